@@ -1,0 +1,5 @@
+"""``python -m bertwright``."""
+
+from bertwright.cli import main
+
+main()

@@ -1,0 +1,128 @@
+"""Packing: sequences end to end, no padding.
+
+One structure flows from here to every head and loss. Embeddings, linear layers, norms and heads see the T real tokens;
+attention alone looks at where sequences end.
+
+Shapes: T tokens of a packed batch, B sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Where the sequences of a packed batch begin and end.
+
+    ``lengths`` has B entries; ``offsets_B1`` (int32, on the batch's device) has B + 1: sequence b is the tokens
+    ``offsets_B1[b] : offsets_B1[b + 1]``.
+    """
+
+    lengths: tuple[int, ...]
+    offsets_B1: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> Sequences:
+        """Build the offsets for sequences of these lengths, on the CPU."""
+        return cls(tuple(lengths), torch.tensor([0, *accumulate(lengths)], dtype=torch.int32))
+
+    @property
+    def longest(self) -> int:
+        """Tokens in the longest sequence."""
+        return max(self.lengths)
+
+    def firsts(self) -> Rows:
+        """The first token of each sequence, where BERT puts [CLS]."""
+        return Rows(self.offsets_B1[:-1].long(), (1,) * len(self.lengths))
+
+    def to(self, device: torch.device) -> Sequences:
+        """The same sequences with their offsets on ``device``."""
+        return Sequences(self.lengths, self.offsets_B1.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The tokens that a head reads: their places in the packed batch, ascending, and how many lie in each sequence."""
+
+    index_R: Tensor
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Tokens of B sequences end to end, shortest sequence first.
+
+    ``order[b]`` is the place that sequence b had in the caller's list: sorting lets attention take equal lengths
+    together, and ``order`` takes it back.
+    """
+
+    input_ids_T: Tensor
+    token_type_ids_T: Tensor
+    position_ids_T: Tensor
+    sequences: Sequences
+    order: npt.NDArray[np.int64]
+
+    @property
+    def tokens(self) -> int:
+        """T, all of them real."""
+        return int(self.input_ids_T.shape[0])
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same batch on ``device``."""
+        if device.type == "cpu":
+            return self
+        return PackedBatch(
+            self.input_ids_T.to(device, non_blocking=True),
+            self.token_type_ids_T.to(device, non_blocking=True),
+            self.position_ids_T.to(device, non_blocking=True),
+            self.sequences.to(device),
+            self.order,
+        )
+
+
+class TokenTable:
+    """All encoded sequences of a data set in three flat arrays: small, quick to index, and cheap to share.
+
+    Python lists of token ids cost about 30 bytes a token; these arrays cost five.
+    """
+
+    def __init__(self, input_ids: Sequence[Sequence[int]], token_type_ids: Sequence[Sequence[int]]) -> None:
+        self.lengths: Int32Array = np.fromiter((len(ids) for ids in input_ids), np.int32, len(input_ids))
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+        total = int(self.starts[-1])
+        self.input_ids: Int32Array = np.fromiter((i for ids in input_ids for i in ids), np.int32, total)
+        self.token_type_ids: npt.NDArray[np.uint8] = np.fromiter((i for ids in token_type_ids for i in ids), np.uint8, total)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sequences together."""
+        return len(self.input_ids)
+
+    def pack(self, which: npt.NDArray[np.int64]) -> PackedBatch:
+        """Pack the sequences with these indices, shortest first, equal lengths in the given order."""
+        order = np.argsort(self.lengths[which], kind="stable")
+        which = which[order]
+        lengths = self.lengths[which].astype(np.int64)
+        ends = np.cumsum(lengths)
+        position_ids_T = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+        take_T = np.repeat(self.starts[which], lengths) + position_ids_T
+        return PackedBatch(
+            input_ids_T=torch.from_numpy(self.input_ids[take_T].astype(np.int64)),
+            token_type_ids_T=torch.from_numpy(self.token_type_ids[take_T].astype(np.int64)),
+            position_ids_T=torch.from_numpy(position_ids_T),
+            sequences=Sequences.of(lengths.tolist()),
+            order=order,
+        )

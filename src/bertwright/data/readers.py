@@ -1,0 +1,212 @@
+"""Read rows from delimited files, JSON lines and Parquet: streaming, and strict about what they hold.
+
+Every problem names its file and line. Nothing is skipped: a row that cannot be read ends the reading.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bertwright.data.examples import Columns, Example, Unreadable
+from bertwright.errors import BertwrightError, did_you_mean
+
+LONGEST_LINE = 16 << 20  # bytes; a longer line is a wrong file, not a text
+_BOM = b"\xef\xbb\xbf"
+
+
+def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
+    """Yield the rows of a file in order; its name's ending says its format.
+
+    ``.jsonl`` and ``.ndjson`` are JSON lines, ``.parquet`` is Parquet (needs the parquet extra), ``.csv`` and all
+    others are delimited text.
+
+    Raises:
+        BertwrightError: the file is missing or empty, or a row cannot be read (names the line).
+    """
+    path = Path(path)
+    if path.is_dir() or not path.exists():
+        reason = "is a directory, not a file of rows" if path.is_dir() else "no such file"
+        raise BertwrightError(f"{path}: {reason}")
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        rows = _json_lines(path)
+    elif suffix == ".parquet":
+        rows = _parquet(path, list(columns.wanted().values()))
+    else:
+        rows = _delimited(path, columns)
+    empty = True
+    for where, row in rows:
+        empty = False
+        yield _example(row, columns, where)
+    if empty:
+        raise BertwrightError(f"{path}: the file has no rows")
+
+
+def _example(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
+    values: dict[str, str] = {}
+    for role, name in columns.wanted().items():
+        if name not in row:
+            known = ", ".join(row)
+            raise BertwrightError(f"{where}: no column {name!r} for --{role}{did_you_mean(name, row)} (columns: {known})")
+        value = row[name]
+        if value is None or (role == "label" and str(value).strip() == ""):
+            raise BertwrightError(f"{where}: the {role} (column {name!r}) is missing")
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            if role != "label" or not isinstance(value, bool):
+                raise BertwrightError(f"{where}: the {role} (column {name!r}) is {value!r}, not a text or a number")
+        elif isinstance(value, float) and value.is_integer():
+            value = int(value)
+        values[role] = str(value).strip() if role == "label" else str(value)
+    return Example(where=where, **values)
+
+
+def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text without its line ending) of UTF-8 text, a byte order mark left out.
+
+    Raises:
+        BertwrightError: a line is not UTF-8, holds a NUL byte, or is longer than ``LONGEST_LINE``.
+    """
+    number = 0
+    while raw := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(raw) > LONGEST_LINE:
+            raise BertwrightError(f"{name}:{number}: the line is longer than {LONGEST_LINE >> 20} MiB; is this a text file?")
+        if number == 1:
+            raw = raw.removeprefix(_BOM)
+        if b"\x00" in raw:
+            raise BertwrightError(f"{name}:{number}: the line holds a NUL byte; save the file as UTF-8 text")
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            bad = raw[error.start]
+            raise BertwrightError(
+                f"{name}:{number}: byte 0x{bad:02x} at position {error.start + 1} is not UTF-8; save the file as UTF-8"
+            ) from None
+        yield number, text.removesuffix("\n").removesuffix("\r")
+
+
+def stream_lines(file: BinaryIO, name: str, *, pairs: bool = False) -> Iterator[Example | Unreadable]:
+    """Yield one item for each line of a stream that must not end at its first bad line.
+
+    A line is a text; with ``pairs``, two texts with a tab between. A line that is not UTF-8, holds a NUL byte, has not
+    two texts, or is longer than ``LONGEST_LINE`` gives an :class:`Unreadable` in its place.
+    """
+    number = 0
+    while raw := file.readline(LONGEST_LINE + 1):
+        number += 1
+        where = f"{name}:{number}"
+        if len(raw) > LONGEST_LINE:
+            while not raw.endswith(b"\n") and (raw := file.readline(LONGEST_LINE)):
+                pass
+            yield Unreadable(where, f"longer than {LONGEST_LINE >> 20} MiB")
+            continue
+        if number == 1:
+            raw = raw.removeprefix(_BOM)
+        try:
+            text = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            yield Unreadable(where, "not UTF-8")
+            continue
+        first, tab, second = text.partition("\t")
+        if "\x00" in text:
+            yield Unreadable(where, "holds a NUL byte")
+        elif pairs and text and not tab:
+            yield Unreadable(where, "no tab between two texts")
+        elif pairs:
+            yield Example(text=first, pair=second, where=where)
+        else:
+            yield Example(text=text, where=where)
+
+
+def _delimited(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
+    comma = path.suffix.lower() == ".csv"
+    delimiter = _separator(columns.delimiter) if columns.delimiter else ("," if comma else "\t")
+    quoted = columns.quoting == "csv" or (columns.quoting == "auto" and comma)
+    names: Sequence[str] = columns.names
+    with path.open("rb") as file:
+        rows = _quoted_rows(file, str(path), delimiter) if quoted else _literal_rows(file, str(path), delimiter)
+        for number, cells in rows:
+            where = f"{path}:{number}"
+            if not names:
+                names = cells
+                if len(set(names)) != len(names):
+                    raise BertwrightError(f"{where}: the header names a column twice; name the columns with --columns")
+                missing = [name for name in columns.wanted().values() if name not in names]
+                if missing:
+                    raise BertwrightError(
+                        f"{where}: no column {missing[0]!r}{did_you_mean(missing[0], names)} "
+                        f"(the first line has: {', '.join(names)[:200]}); if it is no header, use --columns"
+                    )
+                continue
+            if len(cells) != len(names):
+                hint = "" if quoted else "; quotes are taken literally here, see --quoting"
+                raise BertwrightError(
+                    f"{where}: {len(cells)} columns where {len(names)} are expected ({', '.join(names)[:200]}){hint}"
+                )
+            yield where, dict(zip(names, cells, strict=True))
+
+
+def _separator(given: str) -> str:
+    separator = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";"}.get(given, given)
+    if len(separator) != 1:
+        raise BertwrightError(f"--delimiter must be one character, tab, comma or semicolon, not {given!r}")
+    return separator
+
+
+def _literal_rows(file: BinaryIO, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in lines_of(file, name):
+        if line:
+            yield number, line.split(delimiter)
+
+
+def _quoted_rows(file: BinaryIO, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader((line + "\n" for _, line in lines_of(file, name)), delimiter=delimiter, strict=True)
+    first = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield first, cells
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise BertwrightError(f"{name}:{first}: cannot read this row: {error}; see --quoting and --delimiter") from None
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open("rb") as file:
+        for number, line in lines_of(file, str(path)):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise BertwrightError(f"{path}:{number}: not JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise BertwrightError(f"{path}:{number}: a JSON object is expected on each line, not {line[:40]!r}")
+            yield f"{path}:{number}", row
+
+
+def _parquet(path: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise BertwrightError(f"{path}: reading Parquet needs: pip install 'bertwright[parquet]'") from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            known = file.schema_arrow.names
+            for name in wanted:
+                if name not in known:
+                    raise BertwrightError(
+                        f"{path}: no column {name!r}{did_you_mean(name, known)} (columns: {', '.join(known)})"
+                    )
+            number = 0
+            for batch in file.iter_batches(batch_size=4096, columns=wanted):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}: row {number}", row
+    except pyarrow.ArrowException as error:
+        raise BertwrightError(f"{path}: not a readable Parquet file: {error}") from None

@@ -1,0 +1,82 @@
+"""Tables for people who look: what a model is, what a text becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from bertwright import checkpoint
+from bertwright.errors import BertwrightError
+from bertwright.model import BertConfig
+from bertwright.predictor import RECIPE_FILE
+from bertwright.tokenizer import Encoded, Tokenizer, padded
+from bertwright.training.recipe import read_recipe
+
+
+def model_table(source: str) -> Table:
+    """Describe a checkpoint: where it lies, shape, parameters, labels, recipe and headline metrics."""
+    held = checkpoint.read(source)
+    config = BertConfig.from_dict(held.config, str(held.config_path))
+    table = Table(title=f"BERT: {escape(source)}", show_header=False, title_justify="left", width=80)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def row(name: str, value: object) -> None:
+        table.add_row(name, Text(str(value)))
+
+    row("directory", held.directory)
+    row("layers x width", f"{config.num_hidden_layers} x {config.hidden_size}, {config.num_attention_heads} heads")
+    row("vocabulary", f"{config.vocab_size:,} word pieces")
+    row("positions", f"{config.max_position_embeddings} tokens at most")
+    row("parameters", f"{sum(tensor.numel() for tensor in held.tensors.values()):,}")
+    row("parts", ", ".join(dict.fromkeys(name.split(".")[0] for name in held.tensors)))
+    labels = held.config.get("id2label")
+    if isinstance(labels, dict) and "classifier.weight" in held.tensors:
+        names = [str(label) for label in labels.values()]
+        row("labels", ", ".join(names[:20]) + (f", … ({len(names)})" if len(names) > 20 else ""))
+    recipe_file = held.directory / RECIPE_FILE
+    if recipe_file.exists():
+        recipe = read_recipe(recipe_file)
+        row("made from", f"{recipe.get('model')} with {recipe.get('train')}")
+        row("text column", " + ".join(filter(None, (recipe.get("text"), recipe.get("pair")))))
+        row("longest text", f"{recipe.get('max_length')} tokens")
+    metrics_file = held.directory / "metrics.json"
+    if metrics_file.exists():
+        metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+        for split in ("validation", "test"):
+            if split in metrics:
+                headline = metrics[split]["headline"]
+                low, high = headline["interval_95"]
+                row(split, f"{headline['metric']} {headline['value']:.4f} (95 % interval {low:.4f} to {high:.4f})")
+    return table
+
+
+def token_tables(texts: Sequence[str], source: str, pair: str | None, max_length: int | None) -> Iterator[Table]:
+    """Yield one table for each text, with the padding that others put behind short texts."""
+    path = Path(source)
+    if path.is_file() and path.suffix == ".txt":
+        tokenizer = Tokenizer.from_vocab(path)
+    else:
+        directory = checkpoint.resolve(source)
+        if directory.is_file():
+            directory = directory.parent
+        tokenizer = Tokenizer.from_directory(directory)
+    if not texts:
+        raise BertwrightError("give at least one text")
+    pairs = None if pair is None else [pair] * len(texts)
+    encoded: list[Encoded] = tokenizer.encode_batch(texts, pairs, max_length=max_length)
+    for text, one, ids, segments, mask in zip(texts, encoded, *padded(encoded, tokenizer), strict=True):
+        table = Table(title=escape(text), title_justify="left")
+        table.add_column("token")
+        for column in ("id", "segment", "mask"):
+            table.add_column(column, justify="right")
+        for token, id, segment, real in zip(tokenizer.tokens(ids), ids, segments, mask, strict=True):
+            table.add_row(Text(token), str(id), str(segment), str(real), style=None if real else "dim")
+        if one.cut:
+            table.caption = f"{one.cut} tokens were cut"
+        yield table

@@ -1,0 +1,29 @@
+"""What a user can cause, and what a user should be told."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterable
+
+
+class BertwrightError(ValueError):
+    """A mistake that a user can mend: the message names the file, the line, the value and the remedy in one line.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+class BertwrightWarning(UserWarning):
+    """Something the user asked for has no effect, or something was counted, cut or left out."""
+
+
+def tell(message: str) -> None:
+    """Warn the user of something that is no error but must not stay silent."""
+    warnings.warn(message, BertwrightWarning, stacklevel=3)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

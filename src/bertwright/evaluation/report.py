@@ -1,0 +1,173 @@
+"""An evaluation as tables for a terminal of 80 columns.
+
+Class and source names come from data, so they are shown literally: what looks like markup is text, control characters
+are spelled out, and long names lose their middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 80  # columns of a terminal
+NAME_COLUMNS = 32
+NOTE_COLUMNS = 90  # of a remark that quotes a name, over as many lines as it takes
+ALL_CLASSES_UP_TO = 12  # past it only the worst are listed
+WORST_CLASSES = 10
+CONFUSION_UP_TO = 8  # classes
+SHORTEST_NAME = 8  # columns; a confusion matrix that leaves less to the names of its rows is not shown
+
+_TITLES = {"accuracy": "accuracy", "f1_macro": "F1, macro", "matthews_correlation": "Matthews correlation"}
+
+
+def evaluation_report(metrics: dict[str, Any], title: str) -> Group:
+    """Return every table that ``metrics`` of ``classification_metrics`` gives, the scores first, within 80 columns.
+
+    Where ``metrics["per_source"]`` holds what ``per_source`` returned, its table is among them. A confusion matrix
+    that does not fit is left out, and a line says so.
+    """
+    parts: list[RenderableType] = [metrics_table(metrics, title), "", per_class_table(metrics)]
+    if metrics.get("per_source"):
+        parts += ["", per_source_table(metrics["per_source"])]
+    confusion = confusion_table(metrics)
+    left_out = Text(f"The confusion matrix of {len(metrics['per_class']):,} classes is too wide to show.", style="dim")
+    return Group(*parts, "", left_out if confusion is None else confusion)
+
+
+def metrics_table(metrics: dict[str, Any], title: str) -> Table:
+    """Return the scores: first the headline with its interval, then the others, accuracy beside its baseline."""
+    headline = metrics["headline"]
+    low, high = headline["interval_95"]
+    notes = {
+        "accuracy": f"always the most frequent class: {_score(metrics['majority_accuracy'])}",
+        "f1_macro": metrics.get("f1_macro_note", ""),
+    }
+    interval = f"95% interval {_score(low)} to {_score(high)}, {headline['samples']:,} resamples"
+    table = _table(title, ["metric", "value", "note"], ["left", "right", "left"], wrapped="note")
+    first = headline["metric"]
+    for name in sorted(_TITLES, key=lambda name: name != first):
+        remarks = [interval, notes.get(name, "")] if name == first else [notes.get(name, "")]
+        note = "\n".join(remark for remark in remarks if remark)
+        table.add_row(_TITLES[name], _score(metrics[name]), Text(note), style="bold" if name == first else None)
+    table.add_row("ROC AUC", _score(metrics["roc_auc"]), _name(metrics.get("roc_auc_note", ""), NOTE_COLUMNS))
+    table.add_row("calibration error", _score(metrics["calibration_error"]), "confidence against accuracy, 15 bins")
+    table.add_row("examples", f"{metrics['examples']:,}", "")
+    return table
+
+
+def per_class_table(metrics: dict[str, Any]) -> Table:
+    """Return precision, recall, F1 and support of each class; of more than 12 classes the 10 with the lowest F1."""
+    per_class: dict[str, dict[str, Any]] = metrics["per_class"]
+    shown = list(per_class)
+    title = "Classes"
+    if len(per_class) > ALL_CLASSES_UP_TO:
+        # Among equals the one with most examples tells most.
+        shown = sorted(shown, key=lambda name: (per_class[name]["f1"], -per_class[name]["support"]))[:WORST_CLASSES]
+        title = f"The {WORST_CLASSES} classes of {len(per_class):,} with the lowest F1"
+    table = _table(title, ["class", "precision", "recall", "F1", "examples"], ["left", *["right"] * 4])
+    for name in shown:
+        scores = per_class[name]
+        cells = [_score(scores[column]) for column in ("precision", "recall", "f1")]
+        table.add_row(_name(name, NAME_COLUMNS), *cells, f"{scores['support']:,}")
+    return table
+
+
+def per_source_table(sources: dict[str, dict[str, Any]]) -> Table:
+    """Return the scores of each source, in the order of ``per_source``: the one with most examples first."""
+    table = _table("Sources", ["source", "examples", "accuracy", "Matthews", "F1, macro"], ["left", *["right"] * 4])
+    for name, scores in sources.items():
+        cells = [_score(scores[column]) for column in ("accuracy", "matthews_correlation", "f1_macro")]
+        table.add_row(_name(name, NAME_COLUMNS), f"{scores['examples']:,}", *cells)
+    return table
+
+
+def confusion_table(metrics: dict[str, Any]) -> Table | None:
+    """Return the confusion matrix, a row a true class, or None past 8 classes and where 80 columns cannot hold it."""
+    names = list(metrics["per_class"])
+    counts = [[str(count) for count in row] for row in metrics["confusion_matrix"]]
+    if len(names) > CONFUSION_UP_TO:
+        return None
+    widest_count = max(len(count) for row in counts for count in row)
+    widest_name = max(cell_len(literal(name)) for name in names)
+    gaps = 2 * len(names)
+    # Counts are never shortened: the names of rows and columns share what they leave.
+    room_for_row_name = WIDTH - gaps - len(names) * max(widest_count, SHORTEST_NAME - 2)
+    row_columns = min(NAME_COLUMNS, widest_name, max(room_for_row_name, SHORTEST_NAME))
+    columns = min(max(widest_count, widest_name), (WIDTH - gaps - row_columns) // len(names))
+    if columns < widest_count:
+        return None
+    table = _table("True classes (rows) and predicted classes (columns)", [], [])
+    table.add_column("", no_wrap=True, width=row_columns)
+    for name in names:
+        table.add_column(_name(name, columns), justify="right", no_wrap=True, width=columns)
+    for index, (name, row) in enumerate(zip(names, counts, strict=True)):
+        cells = [Text(count, style="bold" if index == column else "") for column, count in enumerate(row)]
+        table.add_row(_name(name, row_columns), *cells)
+    return table
+
+
+def seeds_table(metrics: dict[str, Any]) -> Table:
+    """Return mean and standard deviation over seeds, and each seed's own scores, the chosen seed marked."""
+    names = [name for name in _TITLES if name in metrics["seeds"][0]["validation"]]
+    table = _table(
+        "Over seeds", ["split", "seed", *(_TITLES[name] for name in names)], ["left", "left", *["right"] * len(names)]
+    )
+    for split, scores in metrics["over_seeds"].items():
+        for summary in metrics["seeds"]:
+            mark = " (kept)" if summary["seed"] == metrics["seed"] else ""
+            table.add_row(split, f"{summary['seed']}{mark}", *(_score(summary[split][name]) for name in names))
+        spread = [f"{scores[name]['mean']:.4f} ± {scores[name]['standard_deviation']:.4f}" for name in names]
+        table.add_row(split, "mean ± sd", *spread, style="bold")
+    return table
+
+
+def literal(text: str) -> str:
+    """Spell out characters that move the cursor, change colours or cannot be encoded: a tab becomes ``\\t``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shortened(text: str, columns: int) -> str:
+    """Return ``text`` in at most ``columns`` terminal columns, a Chinese character taking two, both of its ends kept.
+
+    Names of classes often differ in their last word only.
+    """
+    if cell_len(text) <= columns:
+        return text
+    head, tail = "", ""
+    for character in text:
+        if cell_len(head + character) > columns // 2:
+            break
+        head += character
+    for character in reversed(text):
+        if cell_len(f"{head}…{character}{tail}") > columns:
+            break
+        tail = character + tail
+    return f"{head}…{tail}"
+
+
+def _table(title: str, headers: Sequence[str], justify: Sequence[Any], wrapped: str = "") -> Table:
+    table = Table(
+        title=Text(literal(title), style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for header, side in zip(headers, justify, strict=True):
+        table.add_column(header, justify=side, no_wrap=header != wrapped)
+    return table
+
+
+def _name(name: str, columns: int) -> Text:
+    return Text(shortened(literal(name), columns))
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,40 @@
+"""Run a model over any number of sequences: sorted by length, in batches of many tokens, results in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bertwright.data.packing import PackedBatch, TokenTable
+from bertwright.machine import Machine
+
+
+def batches_by_length(lengths: npt.NDArray[np.int32], budget: int) -> list[npt.NDArray[np.int64]]:
+    """Cut the sequences, shortest first, into batches of at most ``budget`` tokens (or a single sequence)."""
+    order = np.argsort(lengths, kind="stable")
+    batches, begin, tokens = [], 0, 0
+    for place, length in enumerate(lengths[order].tolist()):
+        if tokens + length > budget and place > begin:
+            batches.append(order[begin:place])
+            begin, tokens = place, 0
+        tokens += length
+    if len(order):
+        batches.append(order[begin:])
+    return batches
+
+
+def run(forward: Callable[[PackedBatch], Tensor], table: TokenTable, machine: Machine) -> npt.NDArray[np.float64]:
+    """Return one row for each sequence of ``table``, in its order; ``forward`` gives a row for each packed sequence."""
+    results: npt.NDArray[np.float64] | None = None
+    with torch.inference_mode(), machine.computing():
+        for which in batches_by_length(table.lengths, machine.token_budget):
+            batch = table.pack(which)
+            rows = forward(batch.to(machine.device)).double().cpu().numpy()
+            if results is None:
+                results = np.empty((len(table), rows.shape[1]))
+            results[which[batch.order]] = rows
+    return np.empty((0, 0)) if results is None else results

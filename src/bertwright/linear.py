@@ -1,0 +1,65 @@
+"""The matrix products of the model, through the fastest library that the machine offers.
+
+In float32 on x86 CPUs, torch sends matrix products to MKL; its bundled oneDNN is quicker for most of the shapes that
+BERT has (up to a fifth on AMD processors) and as exact. The product for the weights' gradient stays with MKL, which
+transposes better.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _onednn_product() -> Any:
+    """The oneDNN linear operator of this torch build, or None where there is none or it does not work."""
+    try:
+        operator = torch.ops.mkldnn._linear_pointwise
+        operator(torch.ones(2, 2), torch.ones(2, 2), None, "none", [], "")
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return None
+    return operator
+
+
+_product: Any = _onednn_product()
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        result: Tensor = _product(x, weight, bias, "none", [], "")
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        return (
+            _product(grad, weight.t(), None, "none", [], "") if needs_x else None,
+            grad.t() @ x if needs_weight else None,
+            grad.sum(0) if needs_bias else None,
+        )
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` for packed input of shape (T, features)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x @ weight.T + bias``."""
+        if (
+            _product is None
+            or x.device.type != "cpu"
+            or x.dtype != torch.float32
+            or self.weight.dtype != torch.float32
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return F.linear(x, self.weight, self.bias)
+        if not torch.is_grad_enabled():
+            result: Tensor = _product(x, self.weight, self.bias, "none", [], "")
+            return result
+        trained: Tensor = _OneDNNLinear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return trained

@@ -1,0 +1,74 @@
+"""Where the arithmetic happens: device, threads, precision."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bertwright.errors import BertwrightError
+from bertwright.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device and the precision of matrix products on it; weights and optimizer stay in float32."""
+
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def choose(cls, device: str = "auto", precision: str = "auto", threads: int = 0) -> Machine:
+        """Take the GPU if there is one; bfloat16 there, float32 on a CPU, unless told otherwise.
+
+        Raises:
+            BertwrightError: cuda was asked for and is not there.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BertwrightError("--device cuda: this torch sees no CUDA device; use --device cpu")
+        if threads:
+            torch.set_num_threads(threads)
+        if device == "cpu":
+            keep_freed_memory()
+        if precision == "auto":
+            precision = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        return cls(torch.device(device), precision)
+
+    def computing(self) -> contextlib.AbstractContextManager[object]:
+        """The context in which forward passes run."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of a batch for prediction: enough to fill the device, few enough to stay in its caches."""
+        return 2048 if self.device.type == "cpu" else 65536
+
+    def peak_memory(self) -> int:
+        """Bytes that this process held at most: on the GPU if it computes there, else in memory."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def describe(self) -> str:
+        """The device for a report, such as ``AMD EPYC, 2 threads``."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,84 @@
+"""The front door: a fine-tuned judge of English sentences in about a minute, with no model hub and no data at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bertwright.data.acceptability import HELD_OUT, Sentence, generate, write_tsv
+from bertwright.data.examples import Columns
+from bertwright.finetune import Run, finetune
+
+_EXAMPLES = ("The sisters near the lamp laugh.", "The sisters near the lamp laughs.")
+
+
+def quickstart(
+    out: Path, *, epochs: int = 3, seed: int = 0, overwrite: bool = False, threads: int = 0, console: Console
+) -> Run:
+    """Write the built-in data, fine-tune MiniLM on it, judge it on unseen words and constructions, and say how to go on.
+
+    The data lies beside ``out``, in ``<out>-data``.
+    """
+    data = generate(seed)
+    folder = out.with_name(out.name + "-data")
+    folder.mkdir(parents=True, exist_ok=True)
+    tests = {"new words": data.test_new_words, "new constructions": data.test_new_constructions}
+    files: dict[str, tuple[list[Sentence], Path]] = {}
+    for name, sentences in {"train": data.train, "validation": data.validation, **tests}.items():
+        path = folder / f"{name.replace(' ', '_')}.tsv"
+        write_tsv(sentences, path)
+        files[name] = (list(sentences), path)
+    console.print(
+        f"built-in data: {len(data.train):,} sentences to learn from, in {folder} "
+        "(made from templates: a smoke test of the whole way, not a benchmark)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    run = finetune(
+        model="minilm", train=str(files["train"][1]), validation=str(files["validation"][1]),
+        test=str(files["new words"][1]), text="sentence", label="label", source="construction",
+        epochs=epochs, seed=seed, overwrite=overwrite, threads=threads, max_length=64, out=str(out),
+        learning_rate=1e-4, console=Console(stderr=True) if console.is_terminal else console,
+    )  # fmt: skip
+    columns = Columns(text="sentence", label="label", source="construction")
+    table = Table(title="Can it tell acceptable from unacceptable?", title_justify="left")
+    table.add_column("sentences")
+    for heading in ("count", "accuracy", "Matthews", "majority"):
+        table.add_column(heading, justify="right")
+    evaluations = {"validation": run.metrics["validation"], "new words": run.metrics["test"]}
+    evaluations["new constructions"] = run.model.evaluate(files["new constructions"][1], text=columns.text).metrics
+    titles = {
+        "validation": "known words, known constructions",
+        "new words": "new words, known constructions",
+        "new constructions": "new words, new constructions",
+    }
+    for name, metrics in evaluations.items():
+        table.add_row(
+            titles[name], f"{metrics['examples']:,}", f"{metrics['accuracy']:.3f}",
+            f"{metrics['matthews_correlation']:.3f}", f"{metrics['majority_accuracy']:.3f}",
+        )  # fmt: skip
+        if name == "validation":
+            continue
+        for construction, part in metrics["per_source"].items():
+            table.add_row(
+                f"  {construction.replace('_', ' ')}", f"{part['examples']:,}", f"{part['accuracy']:.3f}",
+                f"{part['matthews_correlation']:.3f}", "", style="dim",
+            )  # fmt: skip
+    console.print(table)
+    for answer in run.model.predict(list(_EXAMPLES)):
+        console.print(f"  {answer['probability']:.2f} {answer['predicted']:<12} {answer['text']}", highlight=False)
+    seconds = run.metrics["training"]["seconds"]
+    console.print(
+        f"\ntrained in {seconds:.0f} s; the model, its plots and numbers are in {out} "
+        f"({len(HELD_OUT)} constructions were held out)\n\ngo on with:\n"
+        f'  bertwright predict {out} "The boy admires herself." "The girl admires herself."\n'
+        f"  bertwright evaluate {out} {files['new constructions'][1]}\n"
+        f"  bertwright info {out}\n"
+        "  bertwright finetune --train your.tsv --text COLUMN --label COLUMN --out runs/yours",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return run

@@ -1,0 +1,79 @@
+"""The state of an unfinished run: enough to go on to the very same bits.
+
+A state is a directory ``step-N`` with safetensors files and a ``state.json`` that holds their SHA-256. It is written
+beside its name and renamed, so that a state is either whole or not there; the last two are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bertwright.atomic import atomic_directory
+from bertwright.errors import BertwrightError, tell
+
+
+@dataclass(frozen=True)
+class State:
+    """Groups of tensors (weights, moments, best weights) and plain values."""
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    values: Mapping[str, Any]
+
+
+def save(folder: Path, step: int, state: State) -> None:
+    """Write ``state`` as ``folder/step-N`` and drop all but the last two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(folder / f"step-{step}", overwrite=True) as target:
+        digests = {}
+        for name, tensors in state.tensors.items():
+            file = target / f"{name}.safetensors"
+            save_file({key: value.detach().contiguous() for key, value in tensors.items()}, file)
+            digests[name] = _digest(file)
+        (target / "state.json").write_text(json.dumps({"files": digests, "values": state.values}, indent=1))
+    for _, old in _saved(folder)[:-2]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def newest(folder: Path) -> State:
+    """Read the newest whole state below ``folder``, passing over damaged ones with a warning.
+
+    Raises:
+        BertwrightError: there is none.
+    """
+    for _, path in reversed(_saved(folder)):
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            tell(f"{path}: damaged state ({error}); trying the one before")
+    raise BertwrightError(f"{folder}: no state to resume from; start the run again with --overwrite")
+
+
+def _saved(folder: Path) -> list[tuple[int, Path]]:
+    found = [(p.name.removeprefix("step-"), p) for p in folder.glob("step-*") if p.is_dir()]
+    return sorted((int(number), path) for number, path in found if number.isdigit())
+
+
+def _read(path: Path) -> State:
+    content = json.loads((path / "state.json").read_text())
+    tensors = {}
+    for name, digest in content["files"].items():
+        file = path / f"{name}.safetensors"
+        if _digest(file) != digest:
+            raise ValueError(f"{file.name} has another checksum")
+        tensors[name] = load_file(file)
+    return State(tensors, content["values"])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
