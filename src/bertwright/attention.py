@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bertwright.data.packing import Rows, Sequences
 from bertwright.noise import Noise
@@ -49,22 +50,59 @@ def attention(qkv_T3AD: Tensor, sequences: Sequences, rows: Rows | None, dropout
 class Group:
     """Neighbouring sequences that go through one batched product on the CPU.
 
-    ``token_index`` and ``row_index`` say where tokens and rows lie in the group's (N * L) and (N * C) places, or are
-    None where all sequences of the group have the same length, and so no place is empty.
+    Each sequence has L places for its tokens and C for the rows that are read of it; ``tokens`` and ``rows`` say where
+    they lie in the batch and how they fill the places.
     """
 
-    tokens: slice
-    rows: slice
     N: int
     L: int
     C: int
-    token_index: Tensor | None
-    row_index: Tensor | None
+    tokens: Places
+    rows: Places
     empty_N11L: Tensor | None
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How items of sequences of unlike length fill places of equal length; all None where no place is empty."""
+
+    slice: slice
+    fill: Tensor | None = None  # for each place, the item that lies there; in an empty place, some item
+    collect: Tensor | None = None  # for each item, its place
+    empty: Tensor | None = None  # the empty places
+
+    @classmethod
+    def of(cls, start: int, lengths: tuple[int, ...]) -> Places:
+        """Places for sequences of these lengths whose items begin at ``start``."""
+        span = slice(start, start + sum(lengths))
+        if min(lengths) == max(lengths):
+            return cls(span)
+        lengths_N1 = torch.tensor(lengths)[:, None]
+        place_L = torch.arange(max(lengths))
+        real_NL = place_L < lengths_N1
+        first_N1 = torch.cumsum(lengths_N1, 0) - lengths_N1
+        fill = torch.where(real_NL, first_N1 + place_L, 0).flatten()
+        return cls(span, fill, real_NL.flatten().nonzero().flatten(), (~real_NL).flatten().nonzero().flatten())
+
+    def spread(self, items: Tensor, *, zero: bool = False) -> Tensor:
+        """Take the group's items of the batch into their places; empty ones hold anything, or zeros if asked for."""
+        if self.fill is None:
+            return items[self.slice]
+        places = items[self.slice].index_select(0, self.fill)
+        if zero and self.empty is not None:
+            places.index_fill_(0, self.empty, 0)
+        return places
+
+    def gather(self, places: Tensor, items: Tensor) -> None:
+        """Put what lies in the places back into the batch."""
+        if self.collect is None:
+            items[self.slice] = places
+        else:
+            torch.index_select(places, 0, self.collect, out=items[self.slice])
+
+
 # Starting another group costs about as much time as this many empty places (measured on 2 cores, 384 wide).
-_EMPTY_PLACES = 96
+_EMPTY_PLACES = 256
 
 
 @functools.lru_cache(maxsize=16)
@@ -81,37 +119,19 @@ def _groups(lengths: tuple[int, ...], counts: tuple[int, ...]) -> tuple[Group, .
     t = r = 0
     for first, end in zip(cuts, [*cuts[1:], len(lengths)], strict=True):
         own, rows = lengths[first:end], counts[first:end]
-        N, L, C = len(own), max(own), max(rows)
-        lengths_N = torch.tensor(own)
-        empty_NL = torch.arange(L) >= lengths_N[:, None]
+        empty_NL = torch.arange(max(own)) >= torch.tensor(own)[:, None]
         groups.append(
             Group(
-                tokens=slice(t, t + sum(own)),
-                rows=slice(r, r + sum(rows)),
-                N=N,
-                L=L,
-                C=C,
-                token_index=None if min(own) == L else (~empty_NL).flatten().nonzero().flatten(),
-                row_index=None
-                if min(rows) == C
-                else (torch.arange(C) < torch.tensor(rows)[:, None]).flatten().nonzero().flatten(),
-                empty_N11L=None if min(own) == L else empty_NL[:, None, None, :],
+                N=len(own),
+                L=max(own),
+                C=max(rows),
+                tokens=Places.of(t, own),
+                rows=Places.of(r, rows),
+                empty_N11L=empty_NL[:, None, None, :] if min(own) < max(own) else None,
             )
         )
         t, r = t + sum(own), r + sum(rows)
     return tuple(groups)
-
-
-def _spread(values: Tensor, index: Tensor | None, places: int) -> Tensor:
-    """Lay the rows of ``values`` into ``places`` places, zeros elsewhere."""
-    if index is None:
-        return values
-    return values.new_zeros(places, *values.shape[1:]).index_copy_(0, index, values)
-
-
-def _collect(values: Tensor, index: Tensor | None) -> Tensor:
-    """Take back what :func:`_spread` laid out."""
-    return values if index is None else values.index_select(0, index)
 
 
 class _PackedAttention(torch.autograd.Function):
@@ -130,88 +150,81 @@ class _PackedAttention(torch.autograd.Function):
     ) -> Tensor:
         _, _, A, D = qkv_T3AD.shape
         groups = _groups(sequences.lengths, sequences.lengths if rows is None else rows.counts)
-        q_RAD = qkv_T3AD[:, 0] if rows is None else qkv_T3AD[:, 0].index_select(0, rows.index_R)
-        context_RAD = qkv_T3AD.new_empty(len(q_RAD), A, D)
+        q_RAD = None if rows is None else qkv_T3AD[:, 0].index_select(0, rows.index_R)
+        context_RH = qkv_T3AD.new_empty(len(qkv_T3AD) if q_RAD is None else len(q_RAD), A * D)
         training = qkv_T3AD.requires_grad
         kept: list[Tensor | None] = []
         for group in groups:
-            q_NACD, k_NALD, v_NALD = _heads(qkv_T3AD, q_RAD, group, shared=rows is None)
-            keep = training and group.L <= _PackedAttention.KEEP_UP_TO
-            mask = None
+            N, C, L = group.N, group.C, group.L
+            q_NACD, k_NALD, v_NALD = _heads(qkv_T3AD, q_RAD, group)
+            keep = training and L <= _PackedAttention.KEEP_UP_TO
+            mask = p_NACL = None
             if dropout > 0 and noise is not None:
-                mask = noise.mask((group.N, A, group.C, group.L), dropout).to(qkv_T3AD.dtype)
+                mask = noise.mask((N, A, C, L), dropout).to(qkv_T3AD.dtype)
             if mask is None and not keep:
                 allowed = None if group.empty_N11L is None else ~group.empty_N11L
                 out_NACD = F.scaled_dot_product_attention(q_NACD, k_NALD, v_NALD, attn_mask=allowed)
-                p_NACL = None
             else:
+                if training:  # contiguous once, so that none of the products here and in backward copies its operands
+                    q_NACD, k_NALD, v_NALD = q_NACD.contiguous(), k_NALD.contiguous(), v_NALD.contiguous()
                 p_NACL = _weights(q_NACD, k_NALD, group)
                 out_NACD = torch.matmul(p_NACL if mask is None else p_NACL * mask, v_NALD)
-            kept += [p_NACL if keep else None, mask]
-            out = out_NACD.transpose(1, 2)
-            if group.row_index is None:
-                context_RAD[group.rows].view(group.N, group.C, A, D).copy_(out)
-            else:
-                context_RAD[group.rows] = _collect(out.reshape(group.N * group.C, A, D), group.row_index)
+            if training:
+                kept += [q_NACD, k_NALD, v_NALD, p_NACL if keep else None, mask]
+            group.rows.gather(out_NACD.transpose(1, 2).reshape(N * C, A * D), context_RH)
         if training:
-            ctx.save_for_backward(qkv_T3AD, q_RAD, *kept)
-            ctx.groups, ctx.row_places = groups, None if rows is None else rows.index_R
-        return context_RAD.view(-1, A * D)
+            ctx.save_for_backward(*kept)
+            ctx.groups, ctx.row_places, ctx.shape = groups, None if rows is None else rows.index_R, qkv_T3AD.shape
+        return context_RH
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_RH: Tensor) -> tuple[Tensor, None, None, None, None]:
-        qkv_T3AD, q_RAD, *kept = ctx.saved_tensors
-        _, _, A, D = qkv_T3AD.shape
-        shared = ctx.row_places is None
-        grad_T3AD = torch.empty_like(qkv_T3AD)
-        grad_q_RAD = grad_T3AD[:, 0] if shared else torch.empty_like(q_RAD)
-        grad_RAD = grad_RH.reshape(-1, A, D)
-        for group, p_NACL, mask in zip(ctx.groups, kept[::2], kept[1::2], strict=True):
-            N, L, C = group.N, group.L, group.C
-            q_NACD, k_NALD, v_NALD = _heads(qkv_T3AD, q_RAD, group, shared=shared)
+        _, _, A, D = ctx.shape
+        saved = iter(ctx.saved_tensors)
+        pruned = ctx.row_places is not None
+        grad_T3AD = grad_RH.new_empty(ctx.shape)
+        grad_q_RH = torch.empty_like(grad_RH) if pruned else None
+        for group in ctx.groups:
+            N, C, L = group.N, group.C, group.L
+            q_NACD, k_NALD, v_NALD, p_NACL, mask = (next(saved) for _ in range(5))
             if p_NACL is None:
                 p_NACL = _weights(q_NACD, k_NALD, group)
-            out_NACD = _spread(grad_RAD[group.rows], group.row_index, N * C).view(N, C, A, D).transpose(1, 2)
+            out_NACD = group.rows.spread(grad_RH, zero=True).view(N, C, A, D).transpose(1, 2).contiguous()
             grad_p_NACL = torch.matmul(out_NACD, v_NALD.transpose(2, 3))
             dropped_NACL = p_NACL
             if mask is not None:
                 dropped_NACL = p_NACL * mask
                 grad_p_NACL.mul_(mask)
             grad_s_NACL = torch._softmax_backward_data(grad_p_NACL, p_NACL, -1, p_NACL.dtype).mul_(D**-0.5)
-            whole = group.token_index is None
-            grad_kv = grad_T3AD[group.tokens, 1:] if whole else grad_T3AD.new_empty(N * L, 2, A, D)
-            grad_k_NLAD, grad_v_NLAD = grad_kv.view(N, L, 2, A, D).unbind(2)
-            grad_k_NLAD.copy_(torch.matmul(grad_s_NACL.transpose(2, 3), q_NACD).transpose(1, 2))
-            grad_v_NLAD.copy_(torch.matmul(dropped_NACL.transpose(2, 3), out_NACD).transpose(1, 2))
-            if not whole:
-                grad_T3AD[group.tokens, 1:] = _collect(grad_kv, group.token_index)
             grad_q_NCAD = torch.matmul(grad_s_NACL, k_NALD).transpose(1, 2)
-            if group.row_index is None:
-                grad_q_RAD[group.rows].view(N, C, A, D).copy_(grad_q_NCAD)
+            grad_NL3AD = grad_RH.new_empty(N, L, 3, A, D)
+            if grad_q_RH is None:
+                grad_NL3AD[:, :, 0] = grad_q_NCAD
             else:
-                grad_q_RAD[group.rows] = _collect(grad_q_NCAD.reshape(N * C, A, D), group.row_index)
-        if not shared:
-            grad_T3AD[:, 0] = 0
-            grad_T3AD[:, 0].index_copy_(0, ctx.row_places, grad_q_RAD)
+                grad_NL3AD[:, :, 0] = 0
+                group.rows.gather(grad_q_NCAD.reshape(N * C, A * D), grad_q_RH)
+            grad_NL3AD[:, :, 1] = torch.matmul(grad_s_NACL.transpose(2, 3), q_NACD).transpose(1, 2)
+            grad_NL3AD[:, :, 2] = torch.matmul(dropped_NACL.transpose(2, 3), out_NACD).transpose(1, 2)
+            group.tokens.gather(grad_NL3AD.view(N * L, 3, A, D), grad_T3AD)
+        if grad_q_RH is not None:
+            grad_T3AD[:, 0].index_copy_(0, ctx.row_places, grad_q_RH.view(-1, A, D))
         return grad_T3AD, None, None, None, None
 
 
-def _heads(qkv_T3AD: Tensor, q_RAD: Tensor, group: Group, *, shared: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the group's q_NACD, k_NALD and v_NALD; ``shared`` says that all tokens are rows too."""
+def _heads(qkv_T3AD: Tensor, q_RAD: Tensor | None, group: Group) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the group's q_NACD, k_NALD and v_NALD; without q_RAD, all tokens are rows."""
+    N, L, C = group.N, group.L, group.C
     A, D = qkv_T3AD.shape[2:]
-    if shared:
-        places = _spread(qkv_T3AD[group.tokens], group.token_index, group.N * group.L)
-        q_NACD, k_NALD, v_NALD = places.view(group.N, group.L, 3, A, D).permute(2, 0, 3, 1, 4)
-        return q_NACD, k_NALD, v_NALD
-    places = _spread(qkv_T3AD[group.tokens, 1:], group.token_index, group.N * group.L)
-    k_NALD, v_NALD = places.view(group.N, group.L, 2, A, D).permute(2, 0, 3, 1, 4)
-    rows = _spread(q_RAD[group.rows], group.row_index, group.N * group.C)
-    return rows.view(group.N, group.C, A, D).transpose(1, 2), k_NALD, v_NALD
+    q_NALD, k_NALD, v_NALD = group.tokens.spread(qkv_T3AD).view(N, L, 3, A, D).permute(2, 0, 3, 1, 4)
+    if q_RAD is None:
+        return q_NALD, k_NALD, v_NALD
+    return group.rows.spread(q_RAD).view(N, C, A, D).transpose(1, 2), k_NALD, v_NALD
 
 
 def _weights(q_NACD: Tensor, k_NALD: Tensor, group: Group) -> Tensor:
     """Return the attention weights p_NACL, 0 at empty places."""
-    scores_NACL = torch.matmul(q_NACD * k_NALD.shape[-1] ** -0.5, k_NALD.transpose(2, 3))
+    scores_NACL = torch.matmul(q_NACD, k_NALD.transpose(2, 3)).mul_(k_NALD.shape[-1] ** -0.5)
     if group.empty_N11L is not None:
         scores_NACL.masked_fill_(group.empty_N11L, -torch.inf)
     return torch.softmax(scores_NACL, -1)

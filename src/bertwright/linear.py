@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def _onednn_product() -> Any:
@@ -35,6 +36,7 @@ class _OneDNNLinear(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
@@ -50,16 +52,25 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x @ weight.T + bias``."""
-        if (
-            _product is None
-            or x.device.type != "cpu"
-            or x.dtype != torch.float32
-            or self.weight.dtype != torch.float32
-            or torch.is_autocast_enabled("cpu")
-        ):
+        if not self._suits(x):
             return F.linear(x, self.weight, self.bias)
         if not torch.is_grad_enabled():
             result: Tensor = _product(x, self.weight, self.bias, "none", [], "")
             return result
         trained: Tensor = _OneDNNLinear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return trained
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return ``gelu(x @ weight.T + bias)``; where no gradient is wanted, in one pass over memory."""
+        if torch.is_grad_enabled() or not self._suits(x):
+            return F.gelu(self(x))
+        result: Tensor = _product(x, self.weight, self.bias, "gelu", [], "none")
+        return result
+
+    def _suits(self, x: Tensor) -> bool:
+        return (
+            _product is not None
+            and x.device.type == "cpu"
+            and x.dtype == self.weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+        )

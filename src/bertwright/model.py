@@ -237,6 +237,8 @@ class Intermediate(nn.Module):
 
     def forward(self, hidden_RH: Tensor) -> Tensor:
         """Return the activations, of shape (R, F)."""
+        if self.activation is F.gelu:
+            return self.dense.gelu(hidden_RH)
         return self.activation(self.dense(hidden_RH))
 
 

@@ -136,8 +136,10 @@ def train(
     try:
         while outcome.step < plan.total and not _out_of_patience(outcome, plan):
             began = time.perf_counter()
-            observer.record(_step(optimizer, objective, plan, outcome))
-            outcome.seconds += time.perf_counter() - began
+            record = _step(optimizer, objective, plan, outcome)
+            record["seconds"] = time.perf_counter() - began
+            outcome.seconds += record["seconds"]
+            observer.record(record)
             last = outcome.step == plan.total
             if outcome.step % plan.per_epoch == 0 or last:
                 _validate(optimizer, objective, plan, observer, outcome)
@@ -163,7 +165,8 @@ def _step(optimizer: Optimizer, objective: Objective, plan: Plan, outcome: Outco
         total = objective.loss_sum(rows, noise) / weight
         total.backward()  # type: ignore[no-untyped-call]
         loss += float(total.detach())
-        outcome.tokens += objective.tokens(rows)
+    tokens = sum(objective.tokens(rows) for rows in batches)
+    outcome.tokens += tokens
     if not math.isfinite(loss):
         epoch = step // plan.per_epoch + 1
         raise BertwrightError(
@@ -173,7 +176,7 @@ def _step(optimizer: Optimizer, objective: Objective, plan: Plan, outcome: Outco
     rate = learning_rate(step, plan.total, plan.peak_rate, plan.warmup, plan.schedule)
     norm = optimizer.step(rate)
     outcome.step += 1
-    return {"kind": "step", "step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm}
+    return {"kind": "step", "step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm, "tokens": tokens}
 
 
 def _validate(optimizer: Optimizer, objective: Objective, plan: Plan, observer: Observer, outcome: Outcome) -> None:
