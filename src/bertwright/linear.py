@@ -60,13 +60,6 @@ class Linear(nn.Linear):
         trained: Tensor = _OneDNNLinear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return trained
 
-    def gelu(self, x: Tensor) -> Tensor:
-        """Return ``gelu(x @ weight.T + bias)``; where no gradient is wanted, in one pass over memory."""
-        if torch.is_grad_enabled() or not self._suits(x):
-            return F.gelu(self(x))
-        result: Tensor = _product(x, self.weight, self.bias, "gelu", [], "none")
-        return result
-
     def _suits(self, x: Tensor) -> bool:
         return (
             _product is not None

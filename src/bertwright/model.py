@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -79,21 +80,27 @@ class BertConfig:
             "type_vocab_size",
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise BertwrightError(f"{name} must be a whole number of at least 1, not {value!r}")
         if self.hidden_size % self.num_attention_heads:
             raise BertwrightError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
             )
-        if self.hidden_act not in ACTIVATIONS:
+        if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
             raise BertwrightError(
-                f"hidden_act {self.hidden_act!r} is not known{did_you_mean(self.hidden_act, ACTIVATIONS)} "
+                f"hidden_act {self.hidden_act!r} is not known{did_you_mean(str(self.hidden_act), ACTIVATIONS)} "
                 f"(known: {', '.join(ACTIVATIONS)})"
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):
                 raise BertwrightError(f"{name} must lie in [0, 1), not {value!r}")
+        for name in ("initializer_range", "layer_norm_eps"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise BertwrightError(f"{name} must be a number above 0, not {value!r}")
+        if not isinstance(self.pad_token_id, int) or not 0 <= self.pad_token_id < self.vocab_size:
+            raise BertwrightError(f"pad_token_id must be one of the {self.vocab_size} token ids, not {self.pad_token_id!r}")
 
     @classmethod
     def preset(cls, name: str, vocab_size: int = 30522) -> BertConfig:
@@ -128,7 +135,9 @@ class BertConfig:
             if values.get(flag):
                 raise BertwrightError(f"{where}: {flag} is set; only encoders can be loaded")
         fields = {f.name for f in dataclasses.fields(cls)}
-        missing = [name for name in ("vocab_size", "hidden_size", "num_hidden_layers") if name not in values]
+        # Weights of another number of heads have the same shapes: with heads guessed, nothing would tell.
+        needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        missing = [name for name in needed if values.get(name) is None]
         if missing:
             raise BertwrightError(f"{where}: has no {missing[0]!r}; it is not the config.json of a BERT")
         try:
@@ -237,8 +246,6 @@ class Intermediate(nn.Module):
 
     def forward(self, hidden_RH: Tensor) -> Tensor:
         """Return the activations, of shape (R, F)."""
-        if self.activation is F.gelu:
-            return self.dense.gelu(hidden_RH)
         return self.activation(self.dense(hidden_RH))
 
 
@@ -426,13 +433,14 @@ class Pretraining(nn.Module):
 
 
 def initialise(model: nn.Module, config: BertConfig) -> None:
-    """Initialise as BERT was: weights from a normal distribution cut at two deviations, biases 0, norms 1."""
+    """Initialise as BERT was: weights from a normal distribution cut at two deviations, biases and padding 0."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             std = config.initializer_range
             nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
-        if isinstance(module, Embeddings):
+    for module in model.modules():
+        if isinstance(module, Embeddings):  # after its children, which a single pass comes to later
             with torch.no_grad():
                 module.word_embeddings.weight[config.pad_token_id] = 0

@@ -32,12 +32,12 @@ class Noise:
             torch.manual_seed(int(first) >> 1)
 
     def mask(self, shape: tuple[int, ...], probability: float) -> Tensor:
-        """A float32 CPU tensor of 0 (with ``probability``, to within 2^-17) and 1 / (1 - probability)."""
+        """A float32 CPU tensor of 0 (with ``probability``, to within 2^-16) and 1 / (1 - probability)."""
         self._place += 1
         generator = np.random.Philox(key=self._seed, counter=[0, 0, self._place, self._step])
         size = math.prod(shape)
         bits = torch.from_numpy(np.asarray(generator.random_raw((size + 3) // 4)).view(np.int16)[:size])
-        dropped = round(probability * 65536)
+        dropped = min(round(probability * 65536), 65535)  # below 1, something is kept, however seldom
         # int16 spans -32768 .. 32767, so the lowest `dropped` of the 65536 equally likely values are dropped.
         kept = (bits >= dropped - 32768).to(torch.float32)
         return kept.mul_(65536 / (65536 - dropped)).view(shape)

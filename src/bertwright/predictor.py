@@ -23,9 +23,8 @@ from bertwright.machine import Machine
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import Classification
 from bertwright.tokenizer import Tokenizer
-from bertwright.training.recipe import Recipe, read_recipe
+from bertwright.training.recipe import RECIPE_FILE, Recipe, read_recipe
 
-RECIPE_FILE = "recipe.toml"
 _CHUNK = 2048  # rows that a stream holds at a time
 
 
@@ -91,12 +90,15 @@ class Predictor:
             ``logits``, and ``cut`` if tokens were left out because the text is longer than ``max_length``.
 
         Raises:
-            BertwrightError: texts and pairs differ in number, or the model wants pairs and got none.
+            BertwrightError: texts and pairs differ in number, one is no string, or the model wants pairs and got none.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         seconds = [pairs] if isinstance(pairs, str) else None if pairs is None else list(pairs)
         if seconds is not None and len(seconds) != len(texts):
             raise BertwrightError(f"{len(texts)} texts but {len(seconds)} second texts; each text needs its own")
+        for place, text in enumerate((*texts, *(seconds or ()))):
+            if not isinstance(text, str):
+                raise BertwrightError(f"text {place % len(texts) + 1} is {text!r}, a {type(text).__name__}, not a string")
         examples = [
             Example(text=text, pair=None if seconds is None else seconds[i], where=f"text {i + 1}")
             for i, text in enumerate(texts)
@@ -108,6 +110,9 @@ class Predictor:
 
         An empty text or an unreadable row is not classified: its record has ``"predicted": None`` and says why under
         ``"skipped"``. A text cut to ``max_length`` tells under ``"cut"`` how many tokens were left out.
+
+        Raises:
+            BertwrightError: a row is a pair where the model was trained on single texts, or the other way round.
         """
         iterator = iter(rows)
         while chunk := list(itertools.islice(iterator, _CHUNK)):
@@ -115,10 +120,7 @@ class Predictor:
 
     def _predict_chunk(self, chunk: Sequence[Example | Unreadable]) -> Iterator[dict[str, Any]]:
         readable = [row for row in chunk if isinstance(row, Example) and (row.text.strip() or row.pair)]
-        for one in readable:
-            if (self.recipe.pair is not None) != (one.pair is not None):
-                needs = "single texts, not pairs" if one.pair is not None else "pairs: give each text its second text"
-                raise BertwrightError(f"{one.where}: this model classifies {needs}")
+        self._check_pairs(readable)
         encodings = self.encode(readable)
         answers = deque(self.task.decode(self.logits(encodings.table)) if readable else [])
         cut = deque(encodings.cut.tolist())
@@ -133,6 +135,14 @@ class Predictor:
             record |= answers.popleft()
             left_out = cut.popleft()
             yield record | ({"cut": left_out} if left_out else {})
+
+    def _check_pairs(self, rows: Sequence[Example]) -> None:
+        # A model that came without a recipe takes what the first row is.
+        paired = self.recipe.pair is not None if self.recipe.train else any(row.pair is not None for row in rows[:1])
+        for row in rows:
+            if paired != (row.pair is not None):
+                needs = "pairs: give each text its second text" if paired else "single texts, not pairs"
+                raise BertwrightError(f"{row.where}: this model classifies {needs}")
 
     def evaluate(self, data: str | Path | Sequence[Example], *, metric: str | None = None, **columns: Any) -> Evaluation:
         """Measure the model on labelled rows.
@@ -153,15 +163,22 @@ class Predictor:
                     raise BertwrightError(f"evaluate: no option {option!r} (known: metric, {', '.join(sorted(known))})")
             columns["names"] = tuple(columns.get("names", self.columns.names))
             data = list(read_examples(data, dataclasses.replace(self.columns, **columns)))
+        elif columns:
+            raise BertwrightError(f"evaluate: {next(iter(columns))} names a column of a file, but rows were given")
         else:
             name = "rows"
+        self._check_pairs(data)
         self.task.targets(data)  # before any arithmetic, so that a wrong label is told at once
         encodings = self.encode(data)
         encodings.tell_cut(name, self.recipe.max_length)
+        return self.measure(data, encodings, metric)
+
+    def measure(self, examples: Sequence[Example], encodings: Encodings, metric: str | None = None) -> Evaluation:
+        """Measure the model on labelled rows that :meth:`encode` encoded; see :meth:`evaluate`."""
         logits = self.logits(encodings.table)
-        metrics = self.task.measure(logits, data, metric or self.recipe.metric)
+        metrics = self.task.measure(logits, examples, metric or self.recipe.metric)
         predictions = []
-        for row, answer in zip(data, self.task.decode(logits), strict=True):
+        for row, answer in zip(examples, self.task.decode(logits), strict=True):
             record: dict[str, Any] = {"text": row.text}
             if row.pair is not None:
                 record["pair"] = row.pair
@@ -222,7 +239,7 @@ def load(
     where = str(held.config_path)
     config = BertConfig.from_dict(held.config, where)
     recipe_file = held.directory / RECIPE_FILE
-    recipe = Recipe.of(read_recipe(recipe_file), where=str(recipe_file)) if recipe_file.exists() else Recipe()
+    recipe = Recipe.of(read_recipe(recipe_file)) if recipe_file.exists() else Recipe()
     if "classifier.weight" not in held.tensors:
         raise BertwrightError(
             f"{directory}: has no classifier; fine-tune it first with: bertwright finetune --model {directory}"

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bertwright.data.acceptability import HELD_OUT, Sentence, generate, write_tsv
 from bertwright.data.examples import Columns
-from bertwright.finetune import Run, finetune
+from bertwright.finetuning import Run, finetune
 
 _EXAMPLES = ("The sisters near the lamp laugh.", "The sisters near the lamp laughs.")
 

@@ -97,6 +97,7 @@ class TokenTable:
     """
 
     def __init__(self, input_ids: Sequence[Sequence[int]], token_type_ids: Sequence[Sequence[int]]) -> None:
+        assert [len(ids) for ids in input_ids] == [len(ids) for ids in token_type_ids], "each id needs its segment"
         self.lengths: Int32Array = np.fromiter((len(ids) for ids in input_ids), np.int32, len(input_ids))
         self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
         total = int(self.starts[-1])

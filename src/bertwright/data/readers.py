@@ -5,8 +5,10 @@ Every problem names its file and line. Nothing is skipped: a row that cannot be 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +18,12 @@ from bertwright.errors import BertwrightError, did_you_mean
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is a wrong file, not a text
 _BOM = b"\xef\xbb\xbf"
+_JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet",)
+
+
+def is_delimited(path: str | Path) -> bool:
+    """Whether :func:`read_examples` takes a file of this name for delimited text."""
+    return Path(path).suffix.lower() not in (*_JSON_LINES, *_PARQUET)
 
 
 def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
@@ -25,16 +33,13 @@ def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
     others are delimited text.
 
     Raises:
-        BertwrightError: the file is missing or empty, or a row cannot be read (names the line).
+        BertwrightError: the file is missing, not to be read or empty, or a row cannot be read (names the line).
     """
     path = Path(path)
-    if path.is_dir() or not path.exists():
-        reason = "is a directory, not a file of rows" if path.is_dir() else "no such file"
-        raise BertwrightError(f"{path}: {reason}")
     suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
+    if suffix in _JSON_LINES:
         rows = _json_lines(path)
-    elif suffix == ".parquet":
+    elif suffix in _PARQUET:
         rows = _parquet(path, list(columns.wanted().values()))
     else:
         rows = _delimited(path, columns)
@@ -43,7 +48,20 @@ def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
         empty = False
         yield _example(row, columns, where)
     if empty:
-        raise BertwrightError(f"{path}: the file has no rows")
+        raise BertwrightError(f"{path}: the file has no rows; is it the right one?")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise BertwrightError(f"{path}: cannot be read: {error.strerror or error}; is the name right?") from None
+    with file:
+        try:
+            yield file
+        except OSError as error:
+            raise BertwrightError(f"{path}: reading it failed: {error.strerror or error}") from None
 
 
 def _example(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
@@ -53,8 +71,9 @@ def _example(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
             known = ", ".join(row)
             raise BertwrightError(f"{where}: no column {name!r} for --{role}{did_you_mean(name, row)} (columns: {known})")
         value = row[name]
-        if value is None or (role == "label" and str(value).strip() == ""):
-            raise BertwrightError(f"{where}: the {role} (column {name!r}) is missing")
+        missing = value is None or (isinstance(value, float) and math.isnan(value))
+        if missing or (role == "label" and str(value).strip() == ""):
+            raise BertwrightError(f"{where}: the {role} (column {name!r}) is missing; fill it in or leave the row out")
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             if role != "label" or not isinstance(value, bool):
                 raise BertwrightError(f"{where}: the {role} (column {name!r}) is {value!r}, not a text or a number")
@@ -127,14 +146,14 @@ def _delimited(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, st
     delimiter = _separator(columns.delimiter) if columns.delimiter else ("," if comma else "\t")
     quoted = columns.quoting == "csv" or (columns.quoting == "auto" and comma)
     names: Sequence[str] = columns.names
-    with path.open("rb") as file:
+    _check_names(names, "--columns", "give each its own name")
+    with _opened(path) as file:
         rows = _quoted_rows(file, str(path), delimiter) if quoted else _literal_rows(file, str(path), delimiter)
         for number, cells in rows:
             where = f"{path}:{number}"
             if not names:
                 names = cells
-                if len(set(names)) != len(names):
-                    raise BertwrightError(f"{where}: the header names a column twice; name the columns with --columns")
+                _check_names(names, f"{where}: the header", "name the columns with --columns")
                 missing = [name for name in columns.wanted().values() if name not in names]
                 if missing:
                     raise BertwrightError(
@@ -142,6 +161,8 @@ def _delimited(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, st
                         f"(the first line has: {', '.join(names)[:200]}); if it is no header, use --columns"
                     )
                 continue
+            if cells == [""] and len(names) > 1:
+                continue  # a blank line; in a file of one column it is a row with an empty text
             if len(cells) != len(names):
                 hint = "" if quoted else "; quotes are taken literally here, see --quoting"
                 raise BertwrightError(
@@ -150,39 +171,48 @@ def _delimited(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, st
             yield where, dict(zip(names, cells, strict=True))
 
 
+def _check_names(names: Sequence[str], what: str, remedy: str) -> None:
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise BertwrightError(f"{what} has two columns {twice!r}; {remedy}")
+
+
 def _separator(given: str) -> str:
     separator = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";"}.get(given, given)
-    if len(separator) != 1:
+    if len(separator) != 1 or separator in '"\r\n':
         raise BertwrightError(f"--delimiter must be one character, tab, comma or semicolon, not {given!r}")
     return separator
 
 
 def _literal_rows(file: BinaryIO, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     for number, line in lines_of(file, name):
-        if line:
-            yield number, line.split(delimiter)
+        yield number, line.split(delimiter)
 
 
 def _quoted_rows(file: BinaryIO, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))  # 128 KiB, unless told, is less than a long text
     reader = csv.reader((line + "\n" for _, line in lines_of(file, name)), delimiter=delimiter, strict=True)
     first = 1
     try:
         for cells in reader:
-            if cells:
-                yield first, cells
+            yield first, cells or [""]
             first = reader.line_num + 1
     except csv.Error as error:
         raise BertwrightError(f"{name}:{first}: cannot read this row: {error}; see --quoting and --delimiter") from None
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in lines_of(file, str(path)):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+                if "\\u" in line:  # an escape can spell half a character, which no text can hold
+                    json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise BertwrightError(f"{path}:{number}: holds an escape of half a character (\\ud800 to \\udfff)") from None
+            except (ValueError, RecursionError) as error:
                 raise BertwrightError(f"{path}:{number}: not JSON: {error}") from None
             if not isinstance(row, dict):
                 raise BertwrightError(f"{path}:{number}: a JSON object is expected on each line, not {line[:40]!r}")
@@ -196,7 +226,7 @@ def _parquet(path: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any
     except ImportError:
         raise BertwrightError(f"{path}: reading Parquet needs: pip install 'bertwright[parquet]'") from None
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with _opened(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             known = file.schema_arrow.names
             for name in wanted:
                 if name not in known:
@@ -209,4 +239,5 @@ def _parquet(path: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any
                     number += 1
                     yield f"{path}: row {number}", row
     except pyarrow.ArrowException as error:
-        raise BertwrightError(f"{path}: not a readable Parquet file: {error}") from None
+        first_line = str(error).partition("\n")[0]
+        raise BertwrightError(f"{path}: not a readable Parquet file: {first_line}") from None

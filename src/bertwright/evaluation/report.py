@@ -36,8 +36,12 @@ def evaluation_report(metrics: dict[str, Any], title: str) -> Group:
     if metrics.get("per_source"):
         parts += ["", per_source_table(metrics["per_source"])]
     confusion = confusion_table(metrics)
-    left_out = Text(f"The confusion matrix of {len(metrics['per_class']):,} classes is too wide to show.", style="dim")
-    return Group(*parts, "", left_out if confusion is None else confusion)
+    if confusion is None:
+        left_out = f"The confusion matrix of {len(metrics['per_class']):,} classes is too wide to show."
+        return Group(*parts, "", Text(left_out, style="dim"))
+    # A table's own title would be wrapped to its width, which two short names make very narrow.
+    title = Text("True classes (rows) and predicted classes (columns)", style="bold")
+    return Group(*parts, "", title, confusion)
 
 
 def metrics_table(metrics: dict[str, Any], title: str) -> Table:
@@ -102,7 +106,7 @@ def confusion_table(metrics: dict[str, Any]) -> Table | None:
     columns = min(max(widest_count, widest_name), (WIDTH - gaps - row_columns) // len(names))
     if columns < widest_count:
         return None
-    table = _table("True classes (rows) and predicted classes (columns)", [], [])
+    table = _table(None, [], [])
     table.add_column("", no_wrap=True, width=row_columns)
     for name in names:
         table.add_column(_name(name, columns), justify="right", no_wrap=True, width=columns)
@@ -151,9 +155,9 @@ def shortened(text: str, columns: int) -> str:
     return f"{head}…{tail}"
 
 
-def _table(title: str, headers: Sequence[str], justify: Sequence[Any], wrapped: str = "") -> Table:
+def _table(title: str | None, headers: Sequence[str], justify: Sequence[Any], wrapped: str = "") -> Table:
     table = Table(
-        title=Text(literal(title), style="bold"),
+        title=None if title is None else Text(literal(title), style="bold"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,

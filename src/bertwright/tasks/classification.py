@@ -44,17 +44,31 @@ class Classification:
             only = next(iter(labels), None)
             raise BertwrightError(
                 f"{examples[0].where}: all {len(examples)} training rows have the label {only!r}; "
-                "a classifier needs at least two classes"
+                "a classifier needs at least two classes: does --label name the right column?"
             )
         return cls(tuple(sorted(labels, key=_numeric_first)))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], where: str) -> Classification:
-        """Take the labels from a saved ``config.json``."""
-        names = config.get("id2label")
-        if not isinstance(names, dict) or sorted(names, key=int) != [str(i) for i in range(len(names))]:
-            raise BertwrightError(f"{where}: id2label is missing or damaged; this is not a fine-tuned classifier")
-        return cls(tuple(str(names[str(i)]) for i in range(len(names))))
+        """Take the labels from a saved ``config.json``.
+
+        ``transformers`` leaves id2label out where it is its default: two labels named LABEL_0 and LABEL_1.
+
+        Raises:
+            BertwrightError: id2label is damaged, or the model was trained for something other than single labels.
+        """
+        problem = config.get("problem_type") or cls.problem_type
+        if problem != cls.problem_type:
+            raise BertwrightError(f"{where}: problem_type is {problem!r}; only {cls.problem_type} can be loaded")
+        names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+        if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
+            raise BertwrightError(f"{where}: id2label is damaged: it must map 0, 1, … to names")
+        labels = tuple(str(names[str(i)]) for i in range(len(names)))
+        if len(labels) < 2:
+            raise BertwrightError(f"{where}: id2label has {len(labels)} labels; a classifier needs at least two classes")
+        if len(set(labels)) < len(labels):
+            raise BertwrightError(f"{where}: id2label gives two classes one name; give each its own")
+        return cls(labels)
 
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task."""
@@ -101,8 +115,8 @@ class Classification:
                 weight = float(value)
             except ValueError:
                 weight = math.nan
-            if not (math.isfinite(weight) and weight >= 0):
-                raise BertwrightError(f"--class-weights: {value!r} is no weight for {name.strip()!r}; use a number from 0")
+            if not (math.isfinite(weight) and weight > 0):
+                raise BertwrightError(f"--class-weights: {value!r} is no weight for {name.strip()!r}; use a number above 0")
             weights[self.labels.index(name.strip())] = weight
         return weights
 
@@ -111,7 +125,16 @@ class Classification:
         return F.cross_entropy(logits_BC.float(), targets_B, weights_C, reduction="sum")
 
     def quick_measure(self, logits_BC: FloatArray, targets_B: IntArray, weights_C: FloatArray) -> dict[str, float]:
-        """What is computed after every epoch: the loss and each metric that may pick the best one."""
+        """What is computed after every epoch: the loss and each metric that may pick the best one.
+
+        Raises:
+            BertwrightError: a logit is not finite, as after a step that was far too long.
+        """
+        if not np.isfinite(logits_BC).all():
+            raise BertwrightError(
+                "the model's outputs are no longer finite numbers: training diverged. "
+                "Try a lower --learning-rate, a longer --warmup or --precision float32"
+            )
         logits, targets = torch.from_numpy(logits_BC), torch.from_numpy(targets_B)
         total = F.cross_entropy(logits, targets, torch.from_numpy(weights_C), reduction="sum")
         predicted = logits_BC.argmax(1)
@@ -150,7 +173,7 @@ class Classification:
     def describe_balance(self, targets_B: IntArray) -> str:
         """How often each label occurs, most frequent first."""
         counts = Counter(targets_B.tolist()).most_common()
-        shown = ", ".join(f"{self.labels[c]} {n:,}" for c, n in counts[:6])
+        shown = ", ".join(f"{self.labels[c]} ({n:,})" for c, n in counts[:6])
         return shown + (f", … ({len(counts)} labels)" if len(counts) > 6 else "")
 
 
@@ -162,6 +185,8 @@ def softmax(logits_BC: FloatArray) -> FloatArray:
 
 def _numeric_first(label: str) -> tuple[int, float, str]:
     try:
-        return (0, float(label), label)
+        number = float(label)
     except ValueError:
-        return (1, 0.0, label)
+        number = math.nan
+    # "nan" is a name too: as a number it would have no place in an order.
+    return (1, 0.0, label) if math.isnan(number) else (0, number, label)

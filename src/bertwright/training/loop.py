@@ -123,14 +123,14 @@ def train(
         plan: how many steps, how fast.
         observer: is told of every step.
         states: folder for resumable states, None to keep none.
-        resume: go on from the newest state there.
+        resume: go on from the newest state there; from the beginning if the run ended before its first.
         stop: asked after each step; True saves a state and returns what is best so far.
 
     Raises:
-        BertwrightError: the loss is not finite (names the step; the last good state stays).
+        BertwrightError: the loss or its gradient is not finite (names the step; the last good state stays).
     """
     outcome = Outcome()
-    if resume and states is not None:
+    if resume and states is not None and any(states.glob("step-*")):
         _restore(saved_state.newest(states), optimizer, outcome)
     observer.begin(outcome.step, plan.total)
     try:
@@ -168,15 +168,20 @@ def _step(optimizer: Optimizer, objective: Objective, plan: Plan, outcome: Outco
     tokens = sum(objective.tokens(rows) for rows in batches)
     outcome.tokens += tokens
     if not math.isfinite(loss):
-        epoch = step // plan.per_epoch + 1
-        raise BertwrightError(
-            f"the loss became {loss} at step {step + 1} (epoch {epoch}); nothing of this step was kept. "
-            "Try a lower --learning-rate, a longer --warmup or --precision float32"
-        )
+        raise _diverged("loss", loss, step, plan)
     rate = learning_rate(step, plan.total, plan.peak_rate, plan.warmup, plan.schedule)
     norm = optimizer.step(rate)
+    if not math.isfinite(norm):
+        raise _diverged("gradient's norm", norm, step, plan)
     outcome.step += 1
     return {"kind": "step", "step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm, "tokens": tokens}
+
+
+def _diverged(what: str, value: float, step: int, plan: Plan) -> BertwrightError:
+    return BertwrightError(
+        f"the {what} became {value} at step {step + 1} (epoch {step // plan.per_epoch + 1}); nothing of this step was kept. "
+        "Try a lower --learning-rate, a longer --warmup or --precision float32"
+    )
 
 
 def _validate(optimizer: Optimizer, objective: Objective, plan: Plan, observer: Observer, outcome: Outcome) -> None:

@@ -38,6 +38,10 @@ class Observers:
             observer.end()
 
 
+def _measured(record: Record) -> dict[str, float]:
+    return {name: value for name, value in record.items() if name not in ("kind", "step", "epoch")}
+
+
 class History:
     """``history.jsonl``: every record, one a line. A resumed run drops what came after the step it resumes from."""
 
@@ -73,6 +77,10 @@ def read_history(path: Path) -> list[Record]:
             except json.JSONDecodeError:
                 break
     return records
+
+
+# How a line of a terminal has room for them: four numbers in 80 columns.
+_SHORT = {"f1_macro": "F1", "matthews_correlation": "Matthews"}
 
 
 class _Rate(ProgressColumn):
@@ -126,15 +134,16 @@ class ProgressBar:
                 first, began = self._began
                 rate = (record["step"] - first) / max(self._said - began, 1e-9)
                 left = (self._total - record["step"]) / max(rate, 1e-9)
-                self._console.print(
+                self._say(
                     f"{self._title}: step {record['step']:,}/{self._total:,}, loss {self._loss:.3f}, "
-                    f"{rate:.1f} steps/s, {left:.0f} s left",
-                    markup=False,
-                    highlight=False,
+                    f"{rate:.1f} steps/s, {left:.0f} s left"
                 )
             return
-        shown = ", ".join(f"{k} {v:.4f}" for k, v in record.items() if k not in ("kind", "step", "epoch"))
-        self._console.print(f"  epoch {record['epoch']}: validation {shown}", markup=False, highlight=False)
+        shown = ", ".join(f"{_SHORT.get(k, k)} {v:.4f}" for k, v in _measured(record).items())
+        self._say(f"epoch {record['epoch']}: validation {shown}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         """Take the bar away."""
@@ -144,24 +153,27 @@ class ProgressBar:
 
 
 class TensorBoard:
-    """Scalars of every record as TensorBoard events."""
+    """Scalars of every record as TensorBoard events. A resumed run has TensorBoard hide what came after its step."""
 
     def __init__(self, folder: Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise BertwrightError("--tensorboard needs: pip install 'bertwright[tensorboard]'") from None
-        self._writer: Any = SummaryWriter(str(folder))
+        self._folder = folder
+        self._writer_class: Any = SummaryWriter
+        self._writer: Any = None
 
     def begin(self, step: int, total: int) -> None:
-        """Nothing to prepare."""
+        """Open a file of events."""
+        self._writer = self._writer_class(str(self._folder), purge_step=step + 1 if step else None)
 
     def record(self, record: Record) -> None:
         """Write one scalar for each number."""
-        for name, value in record.items():
-            if name not in ("kind", "step", "epoch"):
-                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        for name, value in _measured(record).items():
+            self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 
     def end(self) -> None:
-        """Flush."""
-        self._writer.close()
+        """Flush and close."""
+        if self._writer is not None:
+            self._writer.close()

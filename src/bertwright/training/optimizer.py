@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -39,16 +40,20 @@ class Optimizer:
         )
 
     def step(self, rate: float) -> float:
-        """Clip the gradients, update the weights, drop the gradients; return the gradients' norm before clipping."""
+        """Clip the gradients, update the weights, drop the gradients; return the gradients' norm before clipping.
+
+        Where that norm is not finite, weights and moments stay as they are.
+        """
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
-        if self._clip and norm > self._clip:
-            torch._foreach_mul_(gradients, self._clip / norm)
-        for group in self._adamw.param_groups:
-            group["lr"] = rate
-        self._adamw.step()
+        if math.isfinite(norm):
+            if self._clip and norm > self._clip:
+                torch._foreach_mul_(gradients, self._clip / norm)
+            for group in self._adamw.param_groups:
+                group["lr"] = rate
+            self._adamw.step()
+            self.decay *= 1 - rate * self._weight_decay
         self._adamw.zero_grad(set_to_none=True)
-        self.decay *= 1 - rate * self._weight_decay
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
@@ -68,4 +73,4 @@ class Optimizer:
                 if key not in tensors:
                     raise BertwrightError(f"the saved state has no {key}; it belongs to another run")
                 device = parameter.device if kind != "step" or parameter.is_cuda else torch.device("cpu")
-                self._adamw.state[parameter][kind] = tensors[key].to(device)
+                self._adamw.state[parameter][kind] = tensors[key].to(device, copy=True)

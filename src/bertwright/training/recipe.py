@@ -6,6 +6,9 @@ A field's name is its flag (``learning_rate`` is ``--learning-rate``), its key i
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
+import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -16,20 +19,16 @@ from typing import Any
 
 import tomli_w
 
+from bertwright.data.readers import is_delimited
 from bertwright.errors import BertwrightError, did_you_mean
 
-try:
-    import tomllib
-except ImportError as error:  # pragma: no cover
-    raise ImportError("bertwright needs Python 3.11 or later") from error
+RECIPE_FILE = "recipe.toml"
+_LARGEST_SEED = 2**32 - 1  # as numpy and scikit-learn have it
 
 
 def _option(default: Any, section: str, text: str, **limits: Any) -> Any:
     """Declare a field with its help text and limits (``low``, ``above``, ``high``, ``choices``)."""
-    metadata = {"section": section, "help": text, **limits}
-    if isinstance(default, tuple):
-        return field(default_factory=lambda: default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={"section": section, "help": text, **limits})
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Recipe:
         choices=("auto", "literal", "csv"),
     )
     validation_fraction: float = _option(0.1, "Data", "Part of the training rows set aside.", above=0, high=0.9)
-    split_seed: int = _option(2018, "Data", "Seed of that split; the same for all --seeds.", low=0)
+    split_seed: int = _option(2018, "Data", "Seed of that split; the same for all --seeds.", low=0, high=_LARGEST_SEED)
     max_length: int = _option(128, "Data", "Tokens of a text or pair; longer ones are cut, counted and told.", low=3)
 
     learning_rate: float = _option(5e-5, "Training", "Peak learning rate.", above=0)
@@ -92,7 +91,7 @@ class Recipe:
         choices=("accuracy", "f1_macro", "matthews_correlation", "loss"),
     )
     patience: int = _option(0, "Training", "Stop after this many epochs without a better one; 0: never.", low=0)
-    seed: int = _option(0, "Training", "Seed of order, dropout and new weights.", low=0)
+    seed: int = _option(0, "Training", "Seed of order, dropout and new weights.", low=0, high=_LARGEST_SEED)
     seeds: int = _option(
         1, "Training", "Train this many seeds, report mean and deviation, keep the best by validation.", low=1
     )
@@ -110,8 +109,10 @@ class Recipe:
     tensorboard: bool = _option(False, "Output", "Write TensorBoard events too (needs the tensorboard extra).")
 
     @classmethod
-    def of(cls, *sources: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    def of(cls, *sources: Mapping[str, Any], where: str = "") -> Recipe:
         """Merge ``sources``, later ones winning, and check every value.
+
+        ``where`` is the file that the values come from, for messages; without one they name flags.
 
         Raises:
             BertwrightError: an unknown name, a wrong type, or a value out of its limits.
@@ -121,12 +122,35 @@ class Recipe:
         for source in sources:
             for name, value in source.items():
                 if name not in kinds:
-                    raise BertwrightError(f"{where}: no option {name!r}{did_you_mean(name, kinds)}")
-                values[name] = _converted(name, value, kinds[name], where)
+                    prefix = f"{where}: " if where else ""
+                    raise BertwrightError(f"{prefix}no option {name!r}{did_you_mean(name, kinds)}")
+                values[name] = _converted(_shown(name, where), value, kinds[name])
         recipe = cls(**values)
         for f in dataclasses.fields(cls):
-            _check(f.name, getattr(recipe, f.name), f.metadata, where)
+            _check(_shown(f.name, where), getattr(recipe, f.name), f.metadata)
         return recipe
+
+    def without_effect(self) -> list[str]:
+        """Say of each option that is not at its default, but has no effect beside the others, why that is so."""
+        files = [path for path in (self.train, self.validation, self.test) if path is not None]
+        no_table = "where no file is delimited text" if not any(is_delimited(path) for path in files) else ""
+        validation = "beside --validation" if self.validation is not None else ""
+        reasons = {
+            "head_size": "" if self.head_layers else "without --head-layers",
+            "epochs": "beside --steps" if self.steps is not None else "",
+            "revision": "beside --config" if self.config is not None else "",
+            "validation_fraction": validation,
+            "split_seed": validation,
+            "columns": no_table,
+            "delimiter": no_table,
+            "quoting": no_table,
+        }
+        default = Recipe()
+        return [
+            f"{flag(name)} has no effect {reason}"
+            for name, reason in reasons.items()
+            if reason and getattr(self, name) != getattr(default, name)
+        ]
 
     def to_toml(self) -> str:
         """The recipe as TOML: each option that is set, under its name."""
@@ -134,18 +158,25 @@ class Recipe:
         return tomli_w.dumps({k: v for k, v in values.items() if v is not None})
 
 
+def flag(name: str) -> str:
+    """The flag of a field: ``--learning-rate`` of ``learning_rate``."""
+    return "--" + name.replace("_", "-")
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read the options of a recipe file.
+    """Read and check the options of a recipe file.
 
     Raises:
-        BertwrightError: no such file, or not TOML (with the line).
+        BertwrightError: no such file, or not TOML (with the line), or what :meth:`Recipe.of` raises for its values.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BertwrightError(f"{path}: no such recipe file") from None
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BertwrightError(f"{path}: not a TOML file: {error}") from None
+    except OSError as error:
+        raise BertwrightError(f"{path}: cannot read this recipe file: {error.strerror}") from None
+    Recipe.of(values, where=str(path))
+    return values
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -157,7 +188,11 @@ def preset(name: str) -> dict[str, Any]:
     return tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def _converted(name: str, value: Any, kind: Any, where: str) -> Any:
+def _shown(name: str, where: str) -> str:
+    return f"{where}: {name}" if where else flag(name)
+
+
+def _converted(shown: str, value: Any, kind: Any) -> Any:
     """Bring a value from TOML or Python to its field's type, without guessing."""
     optional = isinstance(kind, types.UnionType)
     if value is None and optional:
@@ -168,29 +203,28 @@ def _converted(name: str, value: Any, kind: Any, where: str) -> Any:
             value = [part.strip() for part in value.split(",") if part.strip()]
         if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
             return tuple(value)
-    elif base is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    elif base in (int, float):  # by what they are in the numeric tower, so that numpy's numbers do too
+        if isinstance(value, numbers.Integral if base is int else numbers.Real) and not isinstance(value, bool):
+            return base(value)
     elif base is str and isinstance(value, Path):
         return str(value)
-    elif isinstance(value, base) and not (base is int and isinstance(value, bool)):
+    elif isinstance(value, base):
         return value
     wanted = {tuple: "a list of names", float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
-    raise BertwrightError(f"{where}: {name} must be {wanted[typing.get_origin(base) or base]}, not {value!r}")
+    raise BertwrightError(f"{shown} must be {wanted[typing.get_origin(base) or base]}, not {value!r}")
 
 
-def _check(name: str, value: Any, limits: Mapping[str, Any], where: str) -> None:
+def _check(shown: str, value: Any, limits: Mapping[str, Any]) -> None:
     if value is None:
         return
-    flag = f"{where}: {name}"
     if "choices" in limits and value not in limits["choices"]:
-        raise BertwrightError(
-            f"{flag} is {value!r}{did_you_mean(value, limits['choices'])} (known: {', '.join(limits['choices'])})"
-        )
-    if isinstance(value, float) and value != value:
-        raise BertwrightError(f"{flag} is not a number")
+        known = limits["choices"]
+        raise BertwrightError(f"{shown} is {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BertwrightError(f"{shown} must be a finite number, not {value}")
     if "low" in limits and value < limits["low"]:
-        raise BertwrightError(f"{flag} must be at least {limits['low']}, not {value}")
+        raise BertwrightError(f"{shown} must be at least {limits['low']}, not {value}")
     if "above" in limits and value <= limits["above"]:
-        raise BertwrightError(f"{flag} must be above {limits['above']}, not {value}")
+        raise BertwrightError(f"{shown} must be above {limits['above']}, not {value}")
     if "high" in limits and value > limits["high"]:
-        raise BertwrightError(f"{flag} must be at most {limits['high']}, not {value}")
+        raise BertwrightError(f"{shown} must be at most {limits['high']}, not {value}")

@@ -12,7 +12,7 @@ def learning_rate(step: int, total: int, peak: float, warmup: float, schedule: s
     """
     rising = round(warmup * total)
     if step < rising:
-        return peak * (step + 1) / rising
+        return peak * ((step + 1) / rising)
     done = (step - rising) / max(total - rising, 1)
     if schedule == "constant":
         return peak

@@ -53,7 +53,7 @@ def newest(folder: Path) -> State:
     for _, path in reversed(_saved(folder)):
         try:
             return _read(path)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             tell(f"{path}: damaged state ({error}); trying the one before")
     raise BertwrightError(f"{folder}: no state to resume from; start the run again with --overwrite")
 

@@ -1,0 +1,49 @@
+"""Results as JSON, with all that is needed to judge them: command, commit, versions, machine."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bertwright.atomic import atomic_write_text
+from bertwright.machine import Machine
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write(name: str, results: dict[str, Any]) -> Path:
+    """Write ``results/NAME.json`` and return its path."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=False)
+    packages = ("torch", "transformers", "tokenizers", "numpy", "accelerate")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    record = {
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip() + ("-modified" if changed.stdout.strip() else ""),
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": {
+            "processor": Machine.choose().describe(),
+            "cores": os.cpu_count(),
+            "system": platform.system(),
+            "torch_threads": torch.get_num_threads(),
+        },
+        "results": results,
+    }
+    path = RESULTS / f"{name}.json"
+    atomic_write_text(path, json.dumps(record, indent=1) + "\n")
+    return path

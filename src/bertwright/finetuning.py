@@ -1,0 +1,391 @@
+"""Fine-tuning from a recipe to a model directory: read, split, encode, train, choose, judge, write.
+
+While a run is unfinished, everything lies in ``<out>.training``; ``<out>`` appears in one rename, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import signal
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from bertwright import atomic, card, inference
+from bertwright.data.examples import Example
+from bertwright.data.readers import read_examples
+from bertwright.data.splits import stratified_split
+from bertwright.errors import BertwrightError, tell
+from bertwright.evaluation.files import write_evaluation
+from bertwright.evaluation.metrics import higher_is_better
+from bertwright.evaluation.plots import plot_training
+from bertwright.machine import Machine
+from bertwright.model import SequenceClassifier
+from bertwright.noise import Noise
+from bertwright.predictor import Encodings, Evaluation, Predictor, columns_of, encode
+from bertwright.starting_point import StartingPoint, frozen_parts, starting_point
+from bertwright.tasks import Classification
+from bertwright.training import vocabulary
+from bertwright.training.loop import Objective, Observer, Outcome, Plan, Rows, plan_steps, train
+from bertwright.training.observers import History, Observers, ProgressBar, TensorBoard, read_history
+from bertwright.training.optimizer import Optimizer
+from bertwright.training.recipe import Recipe
+from bertwright.workspace import FINISHED, Workspace
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished (or interrupted) fine-tuning: where it lies, what was measured, and the model itself."""
+
+    out: Path
+    metrics: dict[str, Any]
+    model: Predictor
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of the data, read and encoded."""
+
+    name: str
+    examples: Sequence[Example]
+    encodings: Encodings
+
+
+@dataclass(frozen=True)
+class Materials:
+    """All that the seeds of a run share."""
+
+    recipe: Recipe
+    machine: Machine
+    start: StartingPoint
+    task: Classification
+    train: Split
+    validation: Split
+    test: Split | None
+
+
+def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Console | None = None, **options: Any) -> Run:
+    """Fine-tune a checkpoint on labelled rows and write a model directory.
+
+    Args:
+        recipe: options to begin with, such as another run's; keywords win over it.
+        console: where to report; default: standard error. ``Console(quiet=True)`` says nothing.
+        options: any field of :class:`~bertwright.training.recipe.Recipe`: ``model``, ``train``, ``text``, ``label``,
+            ``test``, ``out``, ``learning_rate``, ….
+
+    Raises:
+        BertwrightError: anything that a user can mend. Nothing half-written stays at ``out``.
+    """
+    begin = dataclasses.asdict(recipe) if isinstance(recipe, Recipe) else dict(recipe or {})
+    chosen = Recipe.of(begin, options)
+    if chosen.config is not None and ("model" in options or chosen.model != Recipe.model):
+        raise BertwrightError("--model starts from a checkpoint, --config from random weights: give one of them")
+    console = console or Console(stderr=True)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    place = Workspace.claim(chosen)
+    if chosen.resume:
+        chosen = place.resumed(begin | options)
+    for message in chosen.without_effect():
+        tell(message)
+    machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
+    materials = _prepare(chosen, machine, say)
+    with _stop_on_signal(say) as stopping, place.guarded():
+        place.begin(chosen, _as_bytes(materials))
+        return _run_seeds(materials, place, console, stopping)
+
+
+def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
+    if recipe.train is None:
+        raise BertwrightError("--train is missing: name the file with the training rows")
+    columns = columns_of(recipe)
+    rows = list(read_examples(recipe.train, columns))
+    task = Classification.learn(rows)
+    task.class_weights(recipe.class_weights, np.zeros(0, dtype=np.int64))  # a wrong setting is told before the work
+    if recipe.validation is not None:
+        validation = list(read_examples(recipe.validation, columns))
+        say(f"{len(rows):,} training rows, {len(validation):,} validation rows")
+    else:
+        inside, aside = stratified_split([row.label for row in rows], recipe.validation_fraction, recipe.split_seed)
+        if not aside:
+            raise BertwrightError(f"{recipe.train}: {len(rows)} rows are too few to set some aside; give --validation")
+        validation, rows = [rows[i] for i in aside], [rows[i] for i in inside]
+        say(
+            f"{len(rows):,} training rows; {len(validation):,} set aside for validation "
+            f"({recipe.validation_fraction:.0%} of each label, seed {recipe.split_seed})"
+        )
+    test = list(read_examples(recipe.test, columns)) if recipe.test is not None else None
+    for part in (validation, test or []):
+        task.targets(part)
+
+    start = starting_point(recipe, task, say)
+
+    def split(name: str, examples: Sequence[Example]) -> Split:
+        encodings = encode(start.tokenizer, examples, recipe.max_length)
+        encodings.tell_cut(f"{name} rows", recipe.max_length)
+        return Split(name, examples, encodings)
+
+    training = split("training", rows)
+    say(f"labels: {task.describe_balance(task.targets(rows))}")
+    say(f"{training.encodings.table.tokens:,} training tokens, {training.encodings.table.lengths.mean():.1f} a row")
+    return Materials(
+        recipe,
+        machine,
+        start,
+        task,
+        training,
+        split("validation", validation),
+        None if test is None else split("test", test),
+    )
+
+
+def _as_bytes(materials: Materials) -> Iterator[bytes]:
+    """What the saved states of a run depend on: the encoded training and validation rows, and their labels."""
+    for part in (materials.train, materials.validation):
+        yield part.encodings.table.input_ids.tobytes()
+        yield part.encodings.table.lengths.tobytes()
+        yield json.dumps([row.label for row in part.examples]).encode()
+
+
+def _run_seeds(materials: Materials, place: Workspace, console: Console, stopping: threading.Event) -> Run:
+    recipe = materials.recipe
+    sign = 1 if higher_is_better(recipe.metric) else -1
+    summaries: list[dict[str, Any]] = []
+    best: tuple[dict[str, Any], Predictor] | None = None
+    for seed in range(recipe.seed, recipe.seed + recipe.seeds):
+        result = _run_seed(materials, seed, place.seed(seed), console, stopping)
+        if result is not None:
+            summaries.append(result[0])
+            score, highest = (sign * one[0]["validation"][recipe.metric] for one in (result, best or result))
+            if best is None or score > highest:
+                best = result
+        if stopping.is_set():
+            break
+    if best is None:
+        raise KeyboardInterrupt(f"before the first validation; go on with --resume (the state is in {place.folder})")
+    interrupted = len(summaries) < recipe.seeds or not all(summary["finished"] for summary in summaries)
+    summary, model = best
+    metrics = _judge(materials, model, summary, summaries, interrupted)
+    _write(materials, model, metrics, place.seed(summary["seed"]), place.out)
+    if not interrupted:
+        place.remove()
+    model.directory = place.out
+    return Run(place.out, metrics["summary"], model, interrupted)
+
+
+def _run_seed(
+    materials: Materials, seed: int, folder: Path, console: Console, stopping: threading.Event
+) -> tuple[dict[str, Any], Predictor] | None:
+    """Train one seed; None if it was stopped before its first validation."""
+    recipe, machine, task, start = materials.recipe, materials.machine, materials.task, materials.start
+    model, report = start.build(task, recipe, seed)
+    if seed == recipe.seed:
+        loaded = "" if report is None else f"; {report.describe()}"
+        console.print(f"starting from {start.origin}{loaded}", markup=False, highlight=False, soft_wrap=True)
+    predictor = Predictor(model, start.tokenizer, task, recipe, machine)
+    done = folder / FINISHED
+    if done.exists():
+        model.load_state_dict(load_file(folder / "best.safetensors"))
+        model.to(machine.device).requires_grad_(False)
+        return json.loads(done.read_text()), predictor
+
+    model.freeze(frozen_parts(recipe.freeze, start.config))
+    model.to(machine.device)
+    if not model.frozen:
+        occurring = [part.encodings.table.input_ids for part in (materials.train, materials.validation)]
+        vocabulary.shrink(model.embeddings, np.unique(np.concatenate(occurring)).astype(np.int64))
+    optimizer = Optimizer(model, weight_decay=recipe.weight_decay, epsilon=recipe.adam_epsilon, clip=recipe.clip)
+    total, per_epoch = plan_steps(
+        len(materials.train.examples), recipe.batch_size, recipe.accumulate, recipe.epochs, recipe.steps
+    )
+    plan = Plan(
+        batch_size=recipe.batch_size, accumulate=recipe.accumulate, total=total, per_epoch=per_epoch,
+        peak_rate=recipe.learning_rate, warmup=recipe.warmup, schedule=recipe.schedule, metric=recipe.metric,
+        patience=recipe.patience, seed=seed, save_every=recipe.save_every,
+    )  # fmt: skip
+    observers: list[Observer] = [History(folder / "history.jsonl")]
+    if not console.quiet:
+        observers.append(ProgressBar(f"seed {seed}" if recipe.seeds > 1 else "training", console))
+    if recipe.tensorboard:
+        observers.append(TensorBoard(folder / "tensorboard"))
+    states = folder / "states"
+    outcome = train(
+        optimizer,
+        _objective(materials, model),
+        plan,
+        Observers(observers),
+        states,
+        resume=recipe.resume and states.is_dir(),
+        stop=stopping.is_set,
+    )
+    if outcome.best is None:
+        return None
+    with torch.no_grad():
+        for name, parameter in optimizer.parameters.items():
+            parameter.copy_(outcome.best[name])
+    vocabulary.restore(model.embeddings, outcome.best_decay)
+    model.requires_grad_(False)
+    summary = _summary(materials, predictor, outcome, seed)
+    if outcome.finished and recipe.seeds > 1:  # so that a resumed run need not train this seed again
+        atomic.atomic_write_bytes(
+            folder / "best.safetensors", save({k: v.contiguous() for k, v in model.state_dict().items()})
+        )
+        atomic.atomic_write_text(done, json.dumps(summary))
+        shutil.rmtree(states, ignore_errors=True)
+    return summary, predictor
+
+
+def _objective(materials: Materials, model: SequenceClassifier) -> Objective:
+    recipe, machine, task = materials.recipe, materials.machine, materials.task
+    train_split, validation = materials.train, materials.validation
+    table = train_split.encodings.table
+    targets = task.targets(train_split.examples)
+    validation_targets = task.targets(validation.examples)
+    weights = task.class_weights(recipe.class_weights, targets)
+    weights_C = torch.tensor(weights, dtype=torch.float32, device=machine.device)
+
+    if model.frozen > len(model.encoder.layer):
+        # Nothing below the pooler changes: what it reads is computed once, not once an epoch.
+        features_NH = torch.from_numpy(inference.run(model.features, table, machine)).float().to(machine.device)
+        aside_NH = torch.from_numpy(inference.run(model.features, validation.encodings.table, machine)).float()
+
+        def loss_sum(rows: Rows, noise: Noise) -> Tensor:
+            with machine.computing():
+                logits_BC = model.classify(features_NH[torch.from_numpy(rows)], noise)
+            return task.loss_sum(logits_BC, torch.from_numpy(targets[rows]).to(machine.device), weights_C)
+
+        def validate() -> dict[str, float]:
+            with torch.inference_mode(), machine.computing():
+                logits_BC = model.classify(aside_NH.to(machine.device)).double().cpu().numpy()
+            return task.quick_measure(logits_BC, validation_targets, weights)
+    else:
+
+        def loss_sum(rows: Rows, noise: Noise) -> Tensor:
+            batch = table.pack(rows)
+            with machine.computing():
+                logits_BC = model(batch.to(machine.device), noise)
+            targets_B = torch.from_numpy(targets[rows[batch.order]]).to(machine.device)
+            return task.loss_sum(logits_BC, targets_B, weights_C)
+
+        def validate() -> dict[str, float]:
+            logits_BC = inference.run(model, validation.encodings.table, machine)
+            return task.quick_measure(logits_BC, validation_targets, weights)
+
+    return Objective(
+        examples=len(targets),
+        loss_sum=loss_sum,
+        weight=lambda rows: float(weights[targets[rows]].sum()),
+        tokens=lambda rows: int(table.lengths[rows].sum()),
+        validate=validate,
+    )
+
+
+def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed: int) -> dict[str, Any]:
+    best = next(r for r in outcome.validations if r["step"] == outcome.best_step)
+    summary: dict[str, Any] = {
+        "seed": seed,
+        "finished": outcome.finished,
+        "best_epoch": outcome.best_epoch,
+        "best_step": outcome.best_step,
+        "steps": outcome.step,
+        "validation": {k: v for k, v in best.items() if k not in ("kind", "step", "epoch")},
+        "training": {
+            "seconds": outcome.seconds,
+            "steps_per_second": outcome.step / outcome.seconds if outcome.seconds else None,
+            "tokens_per_second": outcome.tokens / outcome.seconds if outcome.seconds else None,
+            "peak_memory_bytes": materials.machine.peak_memory(),
+            "machine": materials.machine.describe(),
+            "precision": materials.machine.precision,
+        },
+    }
+    if materials.test is not None:
+        logits = predictor.logits(materials.test.encodings.table)
+        targets = materials.task.targets(materials.test.examples)
+        summary["test"] = materials.task.quick_measure(logits, targets, np.ones(len(predictor.labels)))
+    return summary
+
+
+def _judge(
+    materials: Materials, model: Predictor, summary: dict[str, Any], summaries: list[dict[str, Any]], interrupted: bool
+) -> dict[str, Any]:
+    """Measure the chosen model in full on validation and test, and summarise the seeds."""
+    evaluations: dict[str, Evaluation] = {}
+    for split in (materials.validation, materials.test):
+        if split is not None:
+            evaluations[split.name] = model.measure(split.examples, split.encodings)
+    overall: dict[str, Any] = {
+        "interrupted": interrupted,
+        "chosen_by": f"validation {materials.recipe.metric}",
+        "seed": summary["seed"],
+        "best_epoch": summary["best_epoch"],
+        "training": summary["training"],
+        **{name: evaluation.metrics for name, evaluation in evaluations.items()},
+    }
+    if len(summaries) > 1:
+        overall["seeds"] = summaries
+        overall["over_seeds"] = {
+            name: {
+                metric: {
+                    "mean": statistics.fmean(s[name][metric] for s in summaries),
+                    "standard_deviation": statistics.stdev(s[name][metric] for s in summaries),
+                }
+                for metric in summaries[0][name]
+            }
+            for name in evaluations
+        }
+    return {"summary": overall, "evaluations": evaluations}
+
+
+def _write(materials: Materials, model: Predictor, metrics: dict[str, Any], folder: Path, out: Path) -> None:
+    recipe = materials.recipe
+    # What was unfinished or replaced is not part of how to repeat the run.
+    model.recipe = dataclasses.replace(recipe, resume=False, overwrite=False)
+    replace = recipe.overwrite or recipe.resume
+    with atomic.atomic_directory(out, overwrite=replace) as target:
+        model.save(target)
+        for name, evaluation in metrics["evaluations"].items():
+            write_evaluation(target / name, evaluation.metrics, evaluation.predictions)
+        text = json.dumps(metrics["summary"], indent=2, ensure_ascii=False)
+        atomic.atomic_write_text(target / "metrics.json", text + "\n")
+        for item in sorted(folder.iterdir()):
+            if item.name in ("history.jsonl", "tensorboard"):
+                (shutil.copytree if item.is_dir() else shutil.copy2)(item, target / item.name)
+        plot_training(read_history(folder / "history.jsonl"), target / "training.png")
+        atomic.atomic_write_text(target / "README.md", card.model_card(model, materials.start.origin, metrics["summary"]))
+
+
+@contextlib.contextmanager
+def _stop_on_signal(say: Say) -> Iterator[threading.Event]:
+    """Let Ctrl-C and SIGTERM end the work after the current step; a second Ctrl-C ends it at once."""
+    stopping = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+        say("stopping after this step; what is best so far is kept (again to stop at once)")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

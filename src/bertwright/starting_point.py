@@ -1,0 +1,114 @@
+"""Where a run starts: a checkpoint, or random weights of a published size; and which parts of it stay as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bertwright import checkpoint
+from bertwright.checkpoint import LoadReport
+from bertwright.errors import BertwrightError
+from bertwright.model import BertConfig, SequenceClassifier
+from bertwright.predictor import check_vocabulary
+from bertwright.tasks import Classification
+from bertwright.tokenizer import Tokenizer
+from bertwright.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Config, weights by canonical name (none for a random start), tokenizer, and what to call it all."""
+
+    config: BertConfig
+    tensors: Mapping[str, Tensor]
+    tokenizer: Tokenizer
+    origin: str
+
+    def build(self, task: Classification, recipe: Recipe, seed: int) -> tuple[SequenceClassifier, LoadReport | None]:
+        """Make the model, its new weights drawn from ``seed``, and say what was loaded (None for a random start)."""
+        config = self.config
+        if recipe.dropout is not None:
+            config = dataclasses.replace(
+                config,
+                hidden_dropout_prob=recipe.dropout,
+                attention_probs_dropout_prob=recipe.dropout,
+                classifier_dropout=None,
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = task.build(config, head_layers=recipe.head_layers, head_size=recipe.head_size)
+        if not self.tensors:
+            return model, None
+        return model, checkpoint.load_into(model, self.tensors, where=self.origin)
+
+
+def starting_point(recipe: Recipe, task: Classification, say: Callable[[str], None]) -> StartingPoint:
+    """Read what ``recipe`` starts from; a classifier for other classes is left out, which is said.
+
+    Raises:
+        BertwrightError: no such model or vocabulary, or they do not fit each other or the recipe.
+    """
+    if recipe.config is not None:
+        if recipe.tokenizer is None:
+            raise BertwrightError("--config starts from random weights and needs a vocabulary: give --tokenizer")
+        tokenizer = _tokenizer(recipe.tokenizer)
+        config = BertConfig.preset(recipe.config, tokenizer.vocab_size)
+        start = StartingPoint(config, {}, tokenizer, f"random weights ({recipe.config})")
+    else:
+        start = _from_checkpoint(recipe, task, say)
+    if recipe.max_length > start.config.max_position_embeddings:
+        raise BertwrightError(
+            f"--max-length {recipe.max_length} is more than the {start.config.max_position_embeddings} positions of "
+            f"{start.origin}; give at most that"
+        )
+    frozen_parts(recipe.freeze, start.config)  # a wrong setting is told before the work
+    return start
+
+
+def _from_checkpoint(recipe: Recipe, task: Classification, say: Callable[[str], None]) -> StartingPoint:
+    held = checkpoint.read(recipe.model, revision=recipe.revision)
+    config = BertConfig.from_dict(held.config, str(held.config_path))
+    tokenizer = Tokenizer.from_directory(held.directory) if recipe.tokenizer is None else _tokenizer(recipe.tokenizer)
+    check_vocabulary(tokenizer, config, recipe.tokenizer or str(held.directory))
+    tensors = held.tensors
+    if "classifier.weight" in tensors and not _same_classifier(held, task, recipe):
+        say("the checkpoint's classifier has other labels or layers and is left out")
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(("classifier.", "head."))}
+    return StartingPoint(config, tensors, tokenizer, recipe.model)
+
+
+def _same_classifier(held: checkpoint.Checkpoint, task: Classification, recipe: Recipe) -> bool:
+    widths = [value.shape[0] for name, value in held.tensors.items() if name.startswith("head.") and value.ndim > 1]
+    try:
+        labels = Classification.from_config(held.config, str(held.config_path)).labels
+    except BertwrightError:  # a head for another task
+        return False
+    return labels == task.labels and widths == [recipe.head_size] * recipe.head_layers
+
+
+def _tokenizer(source: str) -> Tokenizer:
+    path = Path(source)
+    return Tokenizer.from_vocab(path) if path.is_file() and path.suffix == ".txt" else Tokenizer.from_directory(path)
+
+
+def frozen_parts(setting: str, config: BertConfig) -> int:
+    """Translate ``--freeze``: 0 nothing, 1 + n the embeddings and n layers.
+
+    Raises:
+        BertwrightError: no such setting, or more layers than there are.
+    """
+    if setting == "none":
+        return 0
+    if setting == "encoder":
+        return 1 + config.num_hidden_layers
+    kind, _, number = setting.partition(":")
+    if kind != "first" or not number.isdecimal():
+        raise BertwrightError(f"--freeze is {setting!r}; use none, encoder, or first:N")
+    if int(number) > config.num_hidden_layers:
+        raise BertwrightError(f"--freeze {setting}: the model has only {config.num_hidden_layers} layers")
+    return 1 + int(number)

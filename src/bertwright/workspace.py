@@ -1,0 +1,146 @@
+"""The place of an unfinished run: everything lies in ``<out>.training`` until ``<out>`` appears whole.
+
+It holds the recipe that the run began with, a digest of its rows, and a folder for each seed. While it is there, the
+run can be resumed; when a run fails with nothing to resume, it goes away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from bertwright.atomic import atomic_write_text
+from bertwright.errors import BertwrightError, tell
+from bertwright.training.recipe import RECIPE_FILE, Recipe, flag, read_recipe
+
+FINISHED = "finished.json"
+_DATA = "data.sha256"
+
+# Where and how a run computes, but not what: another choice gives the same model, or one as good.
+_FREE = {"out", "overwrite", "resume", "save_every", "tensorboard", "device", "threads"}
+# What can be given anew halfway; all else would make the saved states mean something else.
+_MAY_CHANGE = {"learning_rate", "warmup", "schedule", "clip", "epochs", "steps", "patience", "seeds", "precision"}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """``out`` is the model directory to make, ``folder`` holds the run until then."""
+
+    out: Path
+    folder: Path
+
+    @classmethod
+    def claim(cls, recipe: Recipe) -> Workspace:
+        """Check, before any work, that the run may write where the recipe says; writes nothing.
+
+        Raises:
+            BertwrightError: no directory is named, one is in the way, or there is nothing to resume.
+        """
+        if recipe.out is None or not Path(recipe.out).name:
+            raise BertwrightError("--out is missing: name the directory that the model is to be written to")
+        if recipe.resume and recipe.overwrite:
+            raise BertwrightError("--resume goes on with a run, --overwrite begins it anew: give one of them")
+        out = Path(recipe.out)
+        folder = out.with_name(out.name + ".training")
+        if recipe.resume:
+            if not (folder / RECIPE_FILE).is_file():
+                raise BertwrightError(f"{folder}: nothing to resume; leave --resume out to begin a run")
+        elif not recipe.overwrite:
+            if folder.exists():
+                raise BertwrightError(f"{folder}: an unfinished run; go on with --resume, or begin anew with --overwrite")
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise BertwrightError(
+                    f"{out}: holds something already; choose another --out, or replace it with --overwrite"
+                )
+        return cls(out, folder)
+
+    def resumed(self, given: Mapping[str, Any]) -> Recipe:
+        """Return the recipe that the run began with, with what ``given`` changes of it; a change is told.
+
+        Raises:
+            BertwrightError: ``given`` changes what the saved states depend on.
+        """
+        file = self.folder / RECIPE_FILE
+        began = Recipe.of(read_recipe(file), where=str(file))
+        recipe = Recipe.of(dataclasses.asdict(began), given)
+        for name in (f.name for f in dataclasses.fields(Recipe) if f.name not in _FREE):
+            before, now = getattr(began, name), getattr(recipe, name)
+            if before != now and name not in _MAY_CHANGE:
+                raise BertwrightError(
+                    f"--resume: {flag(name)} is {now!r}, but the run began with {before!r}; "
+                    "leave it out, or begin anew with --overwrite"
+                )
+            if before != now:
+                tell(f"{flag(name)} is {now!r} from here on; the run began with {before!r}")
+        return recipe
+
+    def begin(self, recipe: Recipe, rows: Iterable[bytes]) -> None:
+        """Make the folder, or, to resume, check that the rows, given as bytes, are still those that it began with.
+
+        Raises:
+            BertwrightError: they are not.
+        """
+        digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in rows)).hexdigest()
+        if recipe.resume:
+            if (self.folder / _DATA).read_text() != digest:
+                raise BertwrightError(
+                    f"{self.folder}: the training or validation rows are no longer those that this run began with; "
+                    "bring them back, or begin anew with --overwrite"
+                )
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        atomic_write_text(self.folder / RECIPE_FILE, dataclasses.replace(recipe, overwrite=False).to_toml())
+        atomic_write_text(self.folder / _DATA, digest)
+
+    def seed(self, seed: int) -> Path:
+        """The folder of one seed, made if need be."""
+        folder = self.folder / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def resumable(self) -> bool:
+        """Whether there is a state or a finished seed to go on from."""
+        return any(found for pattern in ("states/step-*", FINISHED) for found in self.folder.glob(f"seed-*/{pattern}"))
+
+    def remove(self) -> None:
+        """Drop it all."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Let a failure of the work inside leave behind either something to resume or nothing.
+
+        Raises:
+            BertwrightError: in place of an error of the file system.
+        """
+        try:
+            yield
+        except BaseException as error:
+            kept = self.resumable()
+            if not kept:
+                self.remove()
+            note = f" (the run so far is kept in {self.folder}, for --resume)" if kept else ""
+            if (reason := _system_error(error)) is not None:
+                remedy = "choose an --out that can be written, with space left"
+                raise BertwrightError(f"cannot write {self.folder}: {reason}; {remedy}{note}") from error
+            if isinstance(error, BertwrightError) and kept:
+                raise BertwrightError(f"{error}{note}") from error
+            raise
+
+
+def _system_error(error: BaseException) -> str | None:
+    """What the file system said, if that is what went wrong; safetensors hides its error number in a message."""
+    if isinstance(error, SafetensorError) and (number := re.search(r"\(os error (\d+)\)", str(error))):
+        return os.strerror(int(number[1]))
+    return error.strerror or str(error) if isinstance(error, OSError) else None

@@ -1,0 +1,212 @@
+"""Classification: labels, weights, loss and measures, each against another's arithmetic."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef
+from sklearn.utils.class_weight import compute_class_weight
+
+from bertwright.data.examples import Example
+from bertwright.errors import BertwrightError
+from bertwright.model import BertConfig
+from bertwright.tasks.classification import Classification, softmax
+
+ABC = Classification(("a", "b", "c"))
+
+
+def examples(*labels: str | None, sources: list[str] | None = None) -> list[Example]:
+    return [
+        Example(text="t", where=f"f.tsv:{i + 2}", label=label, source=sources[i] if sources else None)
+        for i, label in enumerate(labels)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["1", "0", "1"], ("0", "1")),
+        (["10", "9", "-1"], ("-1", "9", "10")),
+        (["b", "B", "a"], ("B", "a", "b")),
+        (["x", "2", "10"], ("2", "10", "x")),
+        (["1", "1.0", "01"], ("01", "1", "1.0")),
+        (["nan", "1", "0", "inf"], ("0", "1", "inf", "nan")),
+    ],
+)
+def test_labels_are_in_numeric_order_then_alphabetical_whatever_the_order_of_rows(
+    labels: list[str], expected: tuple[str, ...]
+) -> None:
+    for seed in range(5):
+        random.Random(seed).shuffle(labels)
+        assert Classification.learn(examples(*labels)).labels == expected
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(BertwrightError) as caught:
+        Classification.learn(examples("x", "x"))
+    assert str(caught.value) == (
+        "f.tsv:2: all 2 training rows have the label 'x'; a classifier needs at least two classes: "
+        "does --label name the right column?"
+    )
+
+
+def test_targets_are_the_places_of_labels() -> None:
+    assert ABC.targets(examples("c", "a", "b", "a")).tolist() == [2, 0, 1, 0]
+
+
+@pytest.mark.parametrize("label", ["aa", None])
+def test_a_label_that_training_did_not_have_is_named_with_its_row(label: str | None) -> None:
+    with pytest.raises(BertwrightError) as caught:
+        ABC.targets(examples("a", label))
+    assert str(caught.value).startswith(f"f.tsv:3: the label {label!r} does not occur in the training rows")
+    assert str(caught.value).endswith("(known: a, b, c)")
+
+
+def test_of_many_labels_the_message_shows_eight_and_the_closest() -> None:
+    task = Classification(tuple(f"intent_{i}" for i in range(77)))
+    with pytest.raises(BertwrightError, match=r"did you mean 'intent_76'\? \(known: intent_0, .*, intent_7, …\)"):
+        task.targets(examples("intent-76"))
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=50).filter(lambda t: len(set(t)) == 3))
+def test_balanced_weights_are_those_of_scikit_learn(targets: list[int]) -> None:
+    given_targets = np.array(targets)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=given_targets)
+    np.testing.assert_allclose(ABC.class_weights("balanced", given_targets), expected)
+
+
+def test_explicit_weights_are_taken_by_name_and_default_to_one() -> None:
+    targets = np.array([0, 1, 2])
+    assert ABC.class_weights("none", targets).tolist() == [1, 1, 1]
+    assert ABC.class_weights("c=2.5, a=0.5", targets).tolist() == [0.5, 1, 2.5]
+    assert Classification(("x=y", "z")).class_weights("x=y=3", targets).tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("balance", "--class-weights: no class ''; use none, balanced, or name=weight,name=weight"),
+        ("aa=2", "--class-weights: no class 'aa'; did you mean 'a'?; use none, balanced, or name=weight,name=weight"),
+        ("a=x", "--class-weights: 'x' is no weight for 'a'; use a number above 0"),
+        ("a=-1", "--class-weights: '-1' is no weight for 'a'; use a number above 0"),
+        ("a=0", "--class-weights: '0' is no weight for 'a'; use a number above 0"),
+        ("a=inf", "--class-weights: 'inf' is no weight for 'a'; use a number above 0"),
+        ("a=nan", "--class-weights: 'nan' is no weight for 'a'; use a number above 0"),
+        ("a=", "--class-weights: '' is no weight for 'a'; use a number above 0"),
+    ],
+)
+def test_wrong_weights_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(BertwrightError) as caught:
+        ABC.class_weights(setting, np.array([0]))
+    assert str(caught.value) == message
+
+
+logits = arrays(np.float64, st.tuples(st.integers(1, 30), st.just(3)), elements=st.floats(-50, 50))
+
+
+@given(logits, st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_the_loss_and_measures_are_those_of_scikit_learn(logits_BC: np.ndarray[Any, Any], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, 3, len(logits_BC))
+    weights = random.uniform(0.1, 5, 3)
+    found = ABC.quick_measure(logits_BC, targets, weights)
+    with torch.no_grad():
+        total = ABC.loss_sum(torch.from_numpy(logits_BC), torch.from_numpy(targets), torch.from_numpy(weights).float())
+    # A probability that rounds to 0 has no logarithm in scikit-learn, so it is not tried where that happens.
+    probabilities = softmax(logits_BC)
+    predicted = logits_BC.argmax(1)
+    assert found["accuracy"] == pytest.approx(accuracy_score(targets, predicted))
+    assert found["f1_macro"] == pytest.approx(f1_score(targets, predicted, average="macro"))
+    if len({*targets, *predicted}) > 1:  # scikit-learn warns otherwise
+        assert found["matthews_correlation"] == pytest.approx(matthews_corrcoef(targets, predicted), abs=1e-12)
+    assert float(total) / weights[targets].sum() == pytest.approx(found["loss"], rel=1e-4, abs=1e-5)
+    if probabilities.min() > 1e-12:
+        expected = log_loss(targets, probabilities, sample_weight=weights[targets], labels=[0, 1, 2])
+        assert found["loss"] == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_are_told_as_divergence(bad: float) -> None:
+    with pytest.raises(BertwrightError, match="no longer finite numbers: training diverged. Try a lower --learning-rate"):
+        ABC.quick_measure(np.array([[0.0, bad, 0.0]]), np.array([0]), np.ones(3))
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(2, 5)), elements=st.floats(-1e6, 1e6)))
+def test_probabilities_sum_to_one_and_do_not_overflow(logits_BC: np.ndarray[Any, Any]) -> None:
+    np.testing.assert_allclose(softmax(logits_BC), torch.from_numpy(logits_BC).softmax(1).numpy(), atol=1e-12)
+
+
+def test_predictions_are_by_name() -> None:
+    (answer,) = ABC.decode(np.log(np.array([[0.25, 0.5, 0.25]])))
+    assert answer["predicted"] == "b"
+    assert answer["probability"] == pytest.approx(0.5)
+    assert answer["probabilities"] == pytest.approx({"a": 0.25, "b": 0.5, "c": 0.25})
+    assert answer["logits"] == pytest.approx(np.log([0.25, 0.5, 0.25]).tolist())
+
+
+def test_a_measurement_has_a_table_per_source_where_every_row_has_one() -> None:
+    sources = ["s1", "s2", "s1", "s1"]
+    rows = examples("a", "b", "c", "a", sources=sources)
+    logits_BC = np.eye(3)[[0, 1, 2, 1]] * 4
+    found = ABC.measure(logits_BC, rows, "f1_macro")
+    assert found["headline"]["metric"] == "f1_macro"
+    assert {name: part["examples"] for name, part in found["per_source"].items()} == {"s1": 3, "s2": 1}
+    assert found["per_source"]["s1"]["accuracy"] == pytest.approx(2 / 3)
+    assert found["accuracy"] == 0.75
+    assert "per_source" not in ABC.measure(logits_BC, examples("a", "b", "c", "a"), "accuracy")
+
+
+def test_a_run_that_is_picked_by_loss_is_headed_by_accuracy() -> None:
+    found = ABC.measure(np.eye(3), examples("a", "b", "c"), "loss")
+    assert found["headline"]["metric"] == "accuracy"
+
+
+def test_the_balance_names_the_most_frequent_labels_first() -> None:
+    assert ABC.describe_balance(np.array([1] * 1200 + [0, 0, 2])) == "b (1,200), a (2), c (1)"
+    many = Classification(tuple("abcdefgh"))
+    assert many.describe_balance(np.arange(8)).endswith("f (1), … (8 labels)")
+
+
+def test_config_gives_the_task_back() -> None:
+    task = Classification(("负面", "a b", "1"))
+    config = task.to_config()
+    assert Classification.from_config(config, "c") == task
+    assert config["label2id"] == {"负面": 0, "a b": 1, "1": 2}
+
+
+def test_a_config_that_says_nothing_of_labels_has_the_two_of_transformers() -> None:
+    from transformers import BertConfig as Theirs
+
+    assert Classification.from_config(Theirs().to_diff_dict(), "c").labels == tuple(Theirs().id2label.values())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"id2label": {"0": "a", "2": "b"}}, "config.json: id2label is damaged: it must map 0, 1, … to names"),
+        ({"id2label": {"a": "0", "b": "1"}}, "config.json: id2label is damaged: it must map 0, 1, … to names"),
+        ({"id2label": ["a", "b"]}, "config.json: id2label is damaged: it must map 0, 1, … to names"),
+        ({"id2label": {"0": "a"}}, "config.json: id2label has 1 labels; a classifier needs at least two classes"),
+        ({"id2label": {"0": "a", "1": "a"}}, "config.json: id2label gives two classes one name; give each its own"),
+        ({"problem_type": "regression"}, "config.json: problem_type is 'regression'; only single_label_classification"),
+    ],
+)
+def test_a_config_of_something_else_is_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(BertwrightError) as caught:
+        Classification.from_config(config, "config.json")
+    assert str(caught.value).startswith(message)
+
+
+def test_the_model_has_a_row_for_each_class() -> None:
+    config = BertConfig(vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    model = ABC.build(config, head_layers=2, head_size=5)
+    assert model.classifier.weight.shape == (3, 5)
+    assert [tuple(layer.weight.shape) for layer in model.head] == [(5, 8), (5, 5)]

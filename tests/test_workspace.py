@@ -1,0 +1,363 @@
+"""A run can be stopped, killed and broken off at any instant, and goes on to the very same bits."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tiny_model import QUICK, rows, write_tsv
+
+import bertwright
+from bertwright import BertwrightError, BertwrightWarning, Run, finetune, finetuning
+from bertwright.training import observers
+from bertwright.training.observers import read_history
+
+pytestmark = pytest.mark.usefixtures("plotless")
+
+# Two epochs of six steps, a state after each epoch.
+OPTIONS = QUICK | {"batch_size": 12, "learning_rate": 5e-3, "seed": 1}
+Fit = Callable[..., Run]
+
+
+@pytest.fixture
+def fit(tiny_dir: Path, tmp_path: Path) -> Fit:
+    """Fine-tune the tiny model on 80 sentences into ``tmp_path/run``; options win over the defaults."""
+    train = write_tsv(tmp_path / "train.tsv", rows(80))
+
+    def run(**options: Any) -> Run:
+        chosen = {"model": tiny_dir, "train": train, "out": tmp_path / "run", "console": Console(quiet=True)}
+        return finetune(OPTIONS, **chosen | options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+    """The weights of a run with these options that nothing disturbed."""
+    made: dict[str, bytes] = {}
+
+    def weights(**options: Any) -> bytes:
+        key = str(sorted(options.items()))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            train = write_tsv(folder / "train.tsv", rows(80))
+            chosen = {"model": tiny_dir, "train": train, "out": folder / "run", "console": Console(quiet=True)}
+            made[key] = model_bytes(finetune(OPTIONS, **chosen | options).out)
+        return made[key]
+
+    return weights
+
+
+def model_bytes(directory: Path) -> bytes:
+    return (directory / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Do something right after that many steps from now on, whichever seeds they belong to; once."""
+    left = [0]
+    due: list[Callable[[], object]] = []
+
+    class Watch(observers.History):
+        def begin(self, step: int, total: int) -> None:
+            super().begin(step, total)
+            self.begun = True
+
+        def record(self, record: dict[str, Any]) -> None:
+            super().record(record)
+            if hasattr(self, "begun") and record["kind"] == "step":  # not one that a resumed history writes again
+                left[0] -= 1
+                if left[0] == 0 and due:
+                    due.pop()()
+
+    def plan(steps: int, action: Callable[[], object]) -> None:
+        left[0] = steps
+        due.append(action)
+
+    monkeypatch.setattr(finetuning, "History", Watch)
+    return plan
+
+
+def interrupt(number: int = signal.SIGINT) -> None:
+    signal.raise_signal(number)
+
+
+class Killed(BaseException):
+    """As if the process were gone: nothing catches it."""
+
+
+def killed() -> None:
+    raise Killed
+
+
+# --------------------------------------------------------------------------------------------------- stopped by a signal
+
+
+@pytest.mark.parametrize("step", [6, 7, 11])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_its_best_and_goes_on_to_the_same_bits(
+    fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path, step: int, number: int
+) -> None:
+    before = signal.getsignal(number)
+    at_step(step, lambda: interrupt(number))
+    run = fit()
+    assert run.interrupted
+    assert signal.getsignal(number) is before
+    assert run.metrics["interrupted"] is True
+    assert "**The run was interrupted" in (run.out / "README.md").read_text()
+    # What is there is a whole model: the one of the first epoch.
+    answers = bertwright.load(run.out).predict(["a good film", "a bad film"])
+    assert answers == run.model.predict(["a good film", "a bad film"])
+    resumed = fit(resume=True)
+    assert not resumed.interrupted
+    assert model_bytes(tmp_path / "run") == undisturbed()
+    assert [r["step"] for r in read_history(run.out / "history.jsonl") if r["kind"] == "step"] == list(range(1, 13))
+    assert not (tmp_path / "run.training").exists()
+
+
+def test_a_run_stopped_before_its_first_validation_keeps_its_state_only(
+    fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path
+) -> None:
+    at_step(2, interrupt)
+    with pytest.raises(KeyboardInterrupt, match=r"before the first validation; go on with --resume \(the state is in"):
+        fit()
+    assert not (tmp_path / "run").exists()
+    fit(resume=True)
+    assert model_bytes(tmp_path / "run") == undisturbed()
+
+
+def test_a_signal_at_the_very_end_changes_nothing(fit: Fit, at_step: Any, undisturbed: Callable[..., bytes]) -> None:
+    at_step(12, interrupt)
+    run = fit()
+    assert not run.interrupted
+    assert model_bytes(run.out) == undisturbed()
+
+
+def test_a_run_can_be_stopped_again_and_again(
+    fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path
+) -> None:
+    for resume, steps in ((False, 7), (True, 1), (True, 1), (True, 2)):
+        at_step(steps, interrupt)
+        assert fit(resume=resume).interrupted
+    assert not fit(resume=True).interrupted
+    assert model_bytes(tmp_path / "run") == undisturbed()
+
+
+@pytest.mark.parametrize("step", [3, 8, 12, 14, 20, 27, 32])
+def test_a_run_of_several_seeds_goes_on_where_it_was_stopped(
+    fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path, step: int
+) -> None:
+    # Seeds end at steps 12, 24 and 36.
+    at_step(step, interrupt)
+    if step < 6:
+        with pytest.raises(KeyboardInterrupt):
+            fit(seeds=3)
+    else:
+        run = fit(seeds=3)
+        assert run.interrupted
+        assert bertwright.load(run.out).predict("a good film") == run.model.predict("a good film")
+    resumed = fit(seeds=3, resume=True)
+    assert not resumed.interrupted
+    assert [summary["seed"] for summary in resumed.metrics["seeds"]] == [1, 2, 3]
+    assert model_bytes(tmp_path / "run") == undisturbed(seeds=3)
+    assert not (tmp_path / "run.training").exists()
+
+
+def test_a_second_signal_ends_it_at_once(fit: Fit, at_step: Any, tmp_path: Path) -> None:
+    at_step(2, lambda: (interrupt(), interrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.tsv"]
+
+
+def test_in_a_thread_which_may_not_handle_signals_training_works_too(fit: Fit, undisturbed: Callable[..., bytes]) -> None:
+    runs: list[Run] = []
+    thread = threading.Thread(target=lambda: runs.append(fit()))
+    thread.start()
+    thread.join()
+    assert model_bytes(runs[0].out) == undisturbed()
+
+
+# ----------------------------------------------------------------------------------------------------------- broken off
+
+
+@pytest.mark.parametrize("step", [3, 5, 9, 12])
+def test_a_killed_run_goes_on_from_its_last_state_to_the_same_bits(
+    fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path, step: int
+) -> None:
+    at_step(step, killed)
+    with pytest.raises(Killed):
+        fit(save_every=2)
+    assert not (tmp_path / "run").exists()
+    fit(resume=True)
+    assert model_bytes(tmp_path / "run") == undisturbed()
+
+
+def test_a_run_killed_before_its_first_state_leaves_nothing(fit: Fit, at_step: Any, tmp_path: Path) -> None:
+    at_step(5, killed)
+    with pytest.raises(Killed):
+        fit()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.tsv"]
+
+
+def test_a_damaged_state_is_passed_over(
+    fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path
+) -> None:
+    at_step(9, killed)
+    with pytest.raises(Killed):
+        fit(save_every=2)
+    states = tmp_path / "run.training" / "seed-1" / "states"
+    assert sorted(path.name for path in states.iterdir()) == ["step-6", "step-8"]
+    (states / "step-8" / "weights.safetensors").write_bytes(b"cut short")
+    with pytest.warns(BertwrightWarning, match="step-8: damaged state .* trying the one before"):
+        fit(resume=True)
+    assert model_bytes(tmp_path / "run") == undisturbed()
+
+
+def test_with_every_state_damaged_the_run_cannot_go_on_and_says_so(fit: Fit, at_step: Any, tmp_path: Path) -> None:
+    at_step(7, killed)
+    with pytest.raises(Killed):
+        fit()
+    (tmp_path / "run.training" / "seed-1" / "states" / "step-6" / "state.json").unlink()
+    with pytest.raises(BertwrightError, match="no state to resume from"), pytest.warns(BertwrightWarning):
+        fit(resume=True)
+    fit(overwrite=True)
+
+
+@pytest.fixture
+def smallest_file() -> Iterator[Callable[[int], None]]:
+    """Let no file grow past so many bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("options", [{"epochs": 1}, {"epochs": 2}, {"seeds": 2, "epochs": 1}])
+def test_on_a_full_disk_nothing_is_half_written(
+    fit: Fit, smallest_file: Callable[[int], None], tmp_path: Path, options: dict[str, int]
+) -> None:
+    smallest_file(20_000)  # less than the weights of the tiny model, more than all else
+    with pytest.raises(BertwrightError, match="cannot write .*: File too large"):
+        fit(**options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.tsv"]
+
+
+def test_on_a_disk_that_fills_up_at_last_the_run_so_far_is_kept(
+    fit: Fit, at_step: Any, smallest_file: Callable[[int], None], undisturbed: Callable[..., bytes], tmp_path: Path
+) -> None:
+    at_step(8, lambda: smallest_file(20_000))
+    with pytest.raises(BertwrightError) as caught:
+        fit()
+    assert str(caught.value).startswith(f"cannot write {tmp_path / 'run'}: File too large")
+    assert str(caught.value).endswith(f"(the run so far is kept in {tmp_path / 'run.training'}, for --resume)")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.training", "train.tsv"]
+    smallest_file(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    fit(resume=True)
+    assert model_bytes(tmp_path / "run") == undisturbed()
+
+
+def test_a_place_that_cannot_be_written_is_told(fit: Fit, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    with pytest.raises(BertwrightError, match="Not a directory; choose an --out that can be written"):
+        fit(out=file / "run")
+
+
+# ------------------------------------------------------------------------------------------------- what may be there before
+
+
+@pytest.fixture
+def stopped(fit: Fit, at_step: Any) -> Run:
+    """A run that was stopped in its second epoch."""
+    at_step(7, interrupt)
+    return fit()
+
+
+def test_resuming_needs_no_more_than_where(
+    stopped: Run, undisturbed: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finetune(out=stopped.out, resume=True, console=Console(quiet=True))
+    assert model_bytes(stopped.out) == undisturbed()
+
+
+def test_a_recipe_of_a_resumed_run_is_that_of_the_whole_run(stopped: Run, fit: Fit) -> None:
+    before = (stopped.out / "recipe.toml").read_text()
+    fit(resume=True)
+    assert (stopped.out / "recipe.toml").read_text() == before
+    assert "resume = false" in before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 16}, "--resume: --batch-size is 16, but the run began with 12; leave it out, or begin anew"),
+        ({"seed": 2}, "--resume: --seed is 2, but the run began with 1; leave it out, or begin anew"),
+        ({"freeze": "first:1"}, "--resume: --freeze is 'first:1', but the run began with 'none'; leave it out"),
+        ({"overwrite": True}, "--resume goes on with a run, --overwrite begins it anew: give one of them"),
+    ],
+)
+def test_a_resumed_run_keeps_to_what_its_states_mean(
+    stopped: Run, fit: Fit, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BertwrightError) as caught:
+        fit(resume=True, **options)
+    assert str(caught.value).startswith(message)
+    assert (tmp_path / "run.training").is_dir()
+    assert model_bytes(stopped.out)
+
+
+def test_what_may_change_halfway_is_told(stopped: Run, fit: Fit) -> None:
+    with pytest.warns(BertwrightWarning, match="--learning-rate is 0.05 from here on; the run began with 0.005"):
+        run = fit(resume=True, learning_rate=5e-2)
+    rates = [r["learning_rate"] for r in read_history(run.out / "history.jsonl") if r["kind"] == "step"]
+    assert max(rates[:7]) <= 5e-3 < rates[7]
+
+
+def test_other_rows_are_noticed(stopped: Run, fit: Fit, tmp_path: Path) -> None:
+    write_tsv(tmp_path / "train.tsv", [*rows(79), ("another good one", "1")])
+    with pytest.raises(BertwrightError, match="the training or validation rows are no longer those that this run began"):
+        fit(resume=True)
+    write_tsv(tmp_path / "train.tsv", rows(80))
+    fit(resume=True)
+
+
+def test_an_unfinished_run_is_not_begun_anew_by_mistake(
+    stopped: Run, fit: Fit, undisturbed: Callable[..., bytes], tmp_path: Path
+) -> None:
+    with pytest.raises(BertwrightError, match=r"run.training: an unfinished run; go on with --resume, or begin anew with"):
+        fit()
+    fit(overwrite=True)
+    assert model_bytes(stopped.out) == undisturbed()
+    assert not (tmp_path / "run.training").exists()
+
+
+def test_a_finished_run_is_not_replaced_by_mistake(fit: Fit, tmp_path: Path) -> None:
+    first = fit(epochs=1)
+    with pytest.raises(BertwrightError, match="run: holds something already; choose another --out, or replace it with"):
+        fit()
+    assert model_bytes(first.out) == model_bytes(fit(epochs=1, overwrite=True).out)
+    with pytest.raises(BertwrightError, match=r"run.training: nothing to resume; leave --resume out to begin a run"):
+        fit(resume=True)
+
+
+def test_an_empty_directory_is_a_place_but_a_file_is_not(fit: Fit, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    fit(epochs=1)
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(BertwrightError, match="run: holds something already"):
+        fit(epochs=1)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", [None, "", "/"])
+def test_a_run_needs_a_name_for_its_directory(fit: Fit, out: str | None) -> None:
+    with pytest.raises(BertwrightError, match="--out is missing: name the directory"):
+        fit(out=out)
