@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks import records
 from benchmarks.peers import COLA
-from bertwright.finetune import finetune
+from bertwright.finetuning import finetune
 from bertwright.model import PRESETS
 from bertwright.training.observers import read_history
 from bertwright.training.recipe import preset

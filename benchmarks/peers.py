@@ -179,7 +179,7 @@ def bertwright(setting: dict[str, Any]) -> dict[str, Any]:
 
     from rich.console import Console
 
-    from bertwright.finetune import finetune
+    from bertwright.finetuning import finetune
     from bertwright.training.observers import read_history
 
     folder = Path(setting["data"])

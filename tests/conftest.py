@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tiny_model import QUICK, no_plots, rows, write_tiny_model, write_tsv
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import run
 from rich.console import Console
-from tiny_model import QUICK, rows, write_tsv
 
 import bertwright
 from bertwright import finetune
 from bertwright.training.recipe import flag, read_recipe
+from command_line import run
+from tiny_model import QUICK, rows, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
 

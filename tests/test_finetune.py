@@ -15,15 +15,15 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from tiny_model import BAD, GOOD, QUICK, rows, write_jsonl, write_tsv
 from torch import Tensor, nn
 
 import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Run, finetune
-from bertwright.model import Embeddings, Encoder, Layer
+from bertwright.model import Embeddings, Layer
 from bertwright.training import loop
 from bertwright.training.observers import read_history
 from bertwright.training.recipe import read_recipe
+from tiny_model import BAD, GOOD, QUICK, rows, write_jsonl, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
 QUIET = Console(quiet=True)
@@ -127,7 +127,9 @@ def parts(names: Iterator[str] | dict[str, Any]) -> dict[str, str]:
         ("encoder", {"embeddings", "layer.0", "layer.1"}),
     ],
 )
-def test_what_is_frozen_stays_to_the_bit_and_all_else_changes(fit: Fit, tiny_dir: Path, freeze: str, frozen: set[str]) -> None:
+def test_what_is_frozen_stays_to_the_bit_and_all_else_changes(
+    fit: Fit, tiny_dir: Path, freeze: str, frozen: set[str]
+) -> None:
     run = fit(freeze=freeze)
     before, after = weights(tiny_dir), weights(run.out)
     for name, part in parts(before).items():
@@ -158,9 +160,7 @@ def test_frozen_parts_have_no_backward_pass(
     assert len({module for module, backward in forward_calls if backward}) == with_backward
 
 
-def test_with_a_frozen_encoder_its_features_are_computed_once(
-    fit: Fit, forward_calls: list[tuple[nn.Module, bool]]
-) -> None:
+def test_with_a_frozen_encoder_its_features_are_computed_once(fit: Fit, forward_calls: list[tuple[nn.Module, bool]]) -> None:
     counts = {}
     for freeze in ("encoder", "none"):
         for epochs in (1, 6):

@@ -15,12 +15,12 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from tiny_model import BAD, GOOD, PLAIN, QUICK, rows, write_jsonl, write_tsv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Predictor, finetune
 from bertwright.data.examples import Example, Unreadable
+from tiny_model import BAD, GOOD, PLAIN, QUICK, rows, write_jsonl, write_tsv
 
 TEXTS = ["a good film", "the very bad and cruel book was cold", "", "unknown wörds [SEP] x", "day", "cat " * 22]
 
@@ -268,7 +268,10 @@ def drop_weights(directory: Path, *names: str) -> None:
         (lambda d: (d / "config.json").unlink(), "config.json: No such file"),
         (lambda d: change_config(d, model_type="roberta"), "config.json: model_type is 'roberta'"),
         (lambda d: change_config(d, id2label={"0": "a", "1": "b", "2": "c"}), "trained for another number of labels"),
-        (lambda d: drop_weights(d, "classifier."), "has no classifier; fine-tune it first with: bertwright finetune --model"),
+        (
+            lambda d: drop_weights(d, "classifier."),
+            "has no classifier; fine-tune it first with: bertwright finetune --model",
+        ),
         (lambda d: drop_weights(d, "bert.pooler."), "the weights are incomplete (freshly initialised: pooler (2 tensors))"),
         (lambda d: (d / "recipe.toml").write_text("epoch = 3"), "recipe.toml: no option 'epoch'; did you mean 'epochs'?"),
         (lambda d: [f.unlink() for f in (d / "tokenizer.json", d / "vocab.txt")], "holds neither tokenizer.json nor vocab"),
@@ -283,7 +286,9 @@ def test_a_damaged_directory_is_refused(copied: Path, damage: Callable[[Path], o
 
 
 def test_an_encoder_alone_is_no_classifier(tiny_dir: Path) -> None:
-    with pytest.raises(BertwrightError, match=f"{tiny_dir}: has no classifier; fine-tune it first with: bertwright finetune"):
+    with pytest.raises(
+        BertwrightError, match=f"{tiny_dir}: has no classifier; fine-tune it first with: bertwright finetune"
+    ):
         bertwright.load(tiny_dir)
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny_model import QUICK, rows, write_tsv
 
 import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Run, finetune, finetuning
 from bertwright.training import observers
 from bertwright.training.observers import read_history
+from tiny_model import QUICK, rows, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
 
@@ -207,9 +207,7 @@ def test_a_run_killed_before_its_first_state_leaves_nothing(fit: Fit, at_step: A
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.tsv"]
 
 
-def test_a_damaged_state_is_passed_over(
-    fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path
-) -> None:
+def test_a_damaged_state_is_passed_over(fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path) -> None:
     at_step(9, killed)
     with pytest.raises(Killed):
         fit(save_every=2)

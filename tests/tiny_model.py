@@ -29,7 +29,14 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 POSITIONS = 48
 
 # Settings with which the tiny model learns the rows below in a moment.
-QUICK: dict[str, Any] = {"batch_size": 8, "epochs": 2, "learning_rate": 1e-2, "max_length": 24, "threads": 1, "device": "cpu"}
+QUICK: dict[str, Any] = {
+    "batch_size": 8,
+    "epochs": 2,
+    "learning_rate": 1e-2,
+    "max_length": 24,
+    "threads": 1,
+    "device": "cpu",
+}
 
 Row = tuple[str, str]
 

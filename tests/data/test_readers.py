@@ -315,7 +315,10 @@ def test_a_stream_of_pairs_has_a_tab_between_them() -> None:
     ]
 
 
-@given(st.binary(max_size=200) | st.lists(st.sampled_from([b"\n", b"\r\n", b"\x00", b"\xff", b"a\tb", b"\xe4\xbd\xa0"])).map(b"".join))
+@given(
+    st.binary(max_size=200)
+    | st.lists(st.sampled_from([b"\n", b"\r\n", b"\x00", b"\xff", b"a\tb", b"\xe4\xbd\xa0"])).map(b"".join)
+)
 def test_no_bytes_end_a_stream_early(data: bytes) -> None:
     lines = data.split(b"\n")
     expected = len(lines) - (lines[-1] == b"")

@@ -172,7 +172,7 @@ class Classification:
 
     def describe_balance(self, targets_B: IntArray) -> str:
         """How often each label occurs, most frequent first."""
-        counts = Counter(targets_B.tolist()).most_common()
+        counts = sorted(Counter(targets_B.tolist()).items(), key=lambda pair: (-pair[1], pair[0]))
         shown = ", ".join(f"{self.labels[c]} ({n:,})" for c, n in counts[:6])
         return shown + (f", … ({len(counts)} labels)" if len(counts) > 6 else "")
 

@@ -1,5 +1,0 @@
-import sys
-
-from bertwright import finetuning
-
-sys.modules[__name__] = finetuning

@@ -1,0 +1,260 @@
+"""What people give by mistake: one line that names it and the remedy, exit code 2, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bertwright.training.recipe import flag
+from command_line import run
+from tiny_model import QUICK, rows, write_csv, write_jsonl, write_tsv
+
+pytestmark = pytest.mark.usefixtures("plotless")
+QUICKLY = [part for name, value in QUICK.items() for part in (flag(name), str(value))]
+Refused = Callable[..., str]
+
+
+def contents(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def refused(tiny_dir: Path, tmp_path: Path) -> Refused:
+    """Run ``finetune`` with these further arguments, see that it changes nothing on the disk, and return its error."""
+
+    def finetune(*arguments: object, model: Path = tiny_dir) -> str:
+        before = contents(tmp_path)
+        error = run("finetune", "--model", model, "--out", tmp_path / "run", *QUICKLY, *arguments).error
+        assert contents(tmp_path) == before
+        return error
+
+    return finetune
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    return write_tsv(tmp_path / "train.tsv", rows(40))
+
+
+# ----------------------------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("empty.tsv", b"", "{file}: the file has no rows; is it the right one?"),
+        ("empty.jsonl", b"", "{file}: the file has no rows; is it the right one?"),
+        ("header.tsv", b"text\tlabel\n", "{file}: the file has no rows; is it the right one?"),
+        ("cut.tsv", b"text\tlabel\na\t1\nb\n", "{file}:3: 1 columns where 2 are expected (text, label); quotes are taken"),
+        ("long.tsv", b"text\tlabel\na\t1\nb\t0\tc\n", "{file}:3: 3 columns where 2 are expected (text, label); quotes are"),
+        ("ragged.csv", b'text,label\n"a\nb",1\nc\n', "{file}:4: 1 columns where 2 are expected (text, label)"),
+        ("ragged.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "{file}:2: no column 'label' for --label (columns:"),
+        ("name.tsv", b"txet\tlabel\na\t1\n", "{file}:1: no column 'text'; did you mean 'txet'? (the first line has: txet, "),
+        ("no.tsv", b"a good film\t1\nbad\t0\n", "{file}:1: no column 'text' (the first line has: a good film, 1); if it is"),
+        ("label.tsv", b"text\tlabel\na\t1\nb\t\n", "{file}:3: the label (column 'label') is missing; fill it in or leave"),
+        ("null.jsonl", b'{"text": "a", "label": null}\n', "{file}:1: the label (column 'label') is missing; fill it in"),
+        ("one.tsv", b"text\tlabel\na\tx\nb\tx\n", "{file}:2: all 2 training rows have the label 'x'; a classifier needs"),
+        ("nul.tsv", b"text\tlabel\na\t1\nb\x00\t0\n", "{file}:3: the line holds a NUL byte; save the file as UTF-8 text"),
+        ("latin.tsv", b"text\tlabel\nna\xefve\t1\n", "{file}:2: byte 0xef at position 3 is not UTF-8; save the file as"),
+        ("utf16.tsv", "text\tlabel\n".encode("utf-16"), "{file}:1: the line holds a NUL byte; save the file as UTF-8 text"),
+        ("open.csv", b'text,label\n"a,1\nb,0\n', "{file}:2: cannot read this row: unexpected end of data; see --quoting"),
+        ("twice.tsv", b"text\ttext\tlabel\na\tb\t1\n", "{file}:1: the header has two columns 'text'; name the columns with"),
+        ("bad.jsonl", b'{"text": "a", "label": 1\n', "{file}:1: not JSON: "),
+        ("list.jsonl", b'["a", 1]\n', "{file}:1: a JSON object is expected on each line, not "),
+    ],
+)
+def test_a_training_file_that_cannot_be_used(
+    refused: Refused, tmp_path: Path, name: str, content: bytes, error: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    assert refused("--train", file).startswith(error.format(file=file))
+
+
+@pytest.mark.parametrize("option", ["--train", "--validation", "--test"])
+def test_a_missing_file(refused: Refused, train: Path, tmp_path: Path, option: str) -> None:
+    missing = tmp_path / "none.tsv"
+    given = {"--train": train} | {option: missing}
+    error = refused(*(part for pair in given.items() for part in pair))
+    assert error == f"{missing}: cannot be read: No such file or directory; is the name right?"
+
+
+def test_no_training_file_and_no_place(refused: Refused, train: Path) -> None:
+    assert refused() == "--train is missing: name the file with the training rows"
+    assert run("finetune", "--train", train).error.startswith("--out is missing: name the directory")
+
+
+@pytest.mark.parametrize("option", ["--validation", "--test"])
+def test_a_label_that_training_does_not_have(refused: Refused, train: Path, tmp_path: Path, option: str) -> None:
+    other = write_tsv(tmp_path / "other.tsv", [("a film", "1"), ("a book", "good")])
+    error = refused("--train", train, option, other)
+    assert error == f"{other}:3: the label 'good' does not occur in the training rows (known: 0, 1)"
+
+
+def test_labels_in_parquet(refused: Refused, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    import pyarrow.parquet
+
+    file = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b", "c"], "label": [1, None, 0]}), file)
+    assert refused("--train", file).startswith(f"{file}: row 2: the label (column 'label') is missing; fill it in")
+    file.write_bytes(file.read_bytes()[:-10])
+    assert refused("--train", file).startswith(f"{file}: not a readable Parquet file: ")
+
+
+def test_evaluating_rows_with_an_unseen_label(tiny_run: Path, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "t.csv", [("a film", "1"), ("two\nlines", "2")])
+    before = contents(tmp_path)
+    error = run("evaluate", tiny_run, file, "--out", tmp_path / "e").error
+    assert error == f"{file}:3: the label '2' does not occur in the training rows (known: 0, 1)"
+    assert contents(tmp_path) == before
+
+
+# ---------------------------------------------------------------------------------------------------------------- models
+
+
+def test_a_directory_that_is_no_model(refused: Refused, train: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    error = refused("--train", train, model=folder)
+    assert error.startswith(f"{folder / 'config.json'}: No such file or directory; a model directory needs the config.json")
+    assert run("predict", folder, "a").error == error
+
+
+@pytest.fixture
+def copied(tiny_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_dir, tmp_path / "copied"))
+
+
+def test_a_truncated_weights_file(refused: Refused, train: Path, copied: Path) -> None:
+    weights = copied / "model.safetensors"
+    whole = weights.read_bytes()
+    for size in (0, 5, 2000, len(whole) - 1):
+        weights.write_bytes(whole[:size])
+        assert refused("--train", train, model=copied).startswith(f"{weights}: cut short or not safetensors ("), size
+
+
+def test_a_vocabulary_that_does_not_fit_the_weights(refused: Refused, train: Path, copied: Path, tmp_path: Path) -> None:
+    size = len((copied / "vocab.txt").read_text().splitlines())
+    more = tmp_path / "more.txt"
+    more.write_text((copied / "vocab.txt").read_text() + "further\nwords\n")
+    error = refused("--train", train, "--tokenizer", more)
+    assert error.startswith(
+        f"{more}: the vocabulary has {size + 2} entries but the model only {size} word embeddings; take the"
+    )
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"vocab_size": size + 1}))
+    assert "vocab_size of config.json, or the vocabulary, is not that of the weights" in refused(
+        *("--train", train), model=copied
+    )
+
+
+def test_a_name_that_is_no_model(refused: Refused, train: Path) -> None:
+    assert refused("--train", train, "--model", "./nowhere") == "./nowhere: no such file or directory"
+
+
+# -------------------------------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--max-length", "49"], "--max-length 49 is more than the 48 positions of {model}; give at most that"),
+        (["--max-length", "2"], "--max-length must be at least 3, not 2"),
+        (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        (["--freeze", "all"], "--freeze is 'all'; use none, encoder, or first:N"),
+        (["--freeze", "first:"], "--freeze is 'first:'; use none, encoder, or first:N"),
+        (["--freeze", "first:-1"], "--freeze is 'first:-1'; use none, encoder, or first:N"),
+        (["--freeze", "first:3"], "--freeze first:3: the model has only 2 layers"),
+        (["--class-weights", "2=3"], "--class-weights: no class '2'; use none, balanced, or name=weight,name=weight"),
+        (["--config", "tiny"], "--model starts from a checkpoint, --config from random weights: give one of them"),
+        (["--text", "txt"], "{train}:1: no column 'txt'; did you mean 'text'? (the first line has: text, label); if it"),
+        (["--columns", "text,text"], "--columns has two columns 'text'; give each its own name"),
+        (["--delimiter", "ab"], "--delimiter must be one character, tab, comma or semicolon, not 'ab'"),
+        (["--validation-fraction", "0.001"], "{train}: 40 rows are too few to set some aside; give --validation"),
+        (["--device", "tpu"], "--device is 'tpu'; did you mean 'cpu'? (known: auto, cpu, cuda)"),
+        (["--resume"], "{out}.training: nothing to resume; leave --resume out to begin a run"),
+        (["--recipe", "none.toml"], "none.toml: cannot read this recipe file: No such file or directory"),
+        (["--learning-rate", "1e30"], "the "),
+    ],
+)
+def test_a_setting_that_cannot_be(
+    refused: Refused, train: Path, tiny_dir: Path, tmp_path: Path, arguments: list[str], error: str
+) -> None:
+    expected = error.format(train=train, model=tiny_dir, out=tmp_path / "run")
+    assert refused("--train", train, *arguments).startswith(expected)
+
+
+def test_a_loss_that_is_no_number_says_when_and_what_to_try(refused: Refused, train: Path) -> None:
+    error = refused("--train", train, "--learning-rate", "1e30", "--epochs", "2")
+    assert " became " in error
+    assert " at step 2 (epoch 1); nothing of this step was kept. Try a lower --learning-rate" in error
+
+
+def test_a_place_that_is_taken(refused: Refused, train: Path, tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    error = refused("--train", train)
+    assert error == f"{tmp_path / 'run'}: holds something already; choose another --out, or replace it with --overwrite"
+    (tmp_path / "run.training").mkdir()
+    assert refused("--train", train).startswith(f"{tmp_path / 'run.training'}: an unfinished run; go on with --resume")
+
+
+# ------------------------------------------------------------------------------------------------------------- full disks
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """As if it were: no file may grow past 20 kB, less than the tiny weights and more than all else."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_while_saving(refused: Refused, train: Path, full_disk: None) -> None:
+    for epochs in ("1", "2"):  # at the end, and at the first state
+        error = refused("--train", train, "--epochs", epochs)
+        assert error.startswith("cannot write ")
+        assert "File too large" in error
+
+
+def test_a_full_disk_while_predicting(tiny_run: Path, tmp_path: Path, full_disk: None) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "good"}\n' * 1000)
+    error = run("predict", tiny_run, "--input", file, "--output", tmp_path / "out.jsonl", "--device", "cpu").error
+    assert error.startswith(f"cannot write {tmp_path / 'out.jsonl'}: File too large")
+    assert contents(tmp_path) == {"texts.jsonl"}
+
+
+# -------------------------------------------------------------------------------------------- odd, but as it should be
+
+
+def test_odd_files_that_are_right(tiny_dir: Path, tmp_path: Path) -> None:
+    plain = write_tsv(tmp_path / "plain.tsv", rows(40))
+    quoted = [(f'"{text}', label) for text, label in rows(40)]  # a quote that never closes is a character in .tsv
+    made = {
+        "crlf.tsv": plain.read_bytes().replace(b"\n", b"\r\n"),
+        "bom.tsv": b"\xef\xbb\xbf" + plain.read_bytes(),
+        "unended.tsv": plain.read_bytes().rstrip(b"\n"),
+        "blank.tsv": plain.read_bytes().replace(b"\n", b"\n\n"),
+    }
+    for name, content in made.items():
+        (tmp_path / name).write_bytes(content)
+    numbers = [{"text": text, "label": int(label)} for text, label in rows(40)]
+    files = [plain, *(tmp_path / name for name in made), write_csv(tmp_path / "c.csv", rows(40))]
+    files += [write_jsonl(tmp_path / "n.jsonl", numbers), write_tsv(tmp_path / "q.tsv", quoted)]
+    weights = []
+    for file in files:
+        out = tmp_path / f"of-{file.name}"
+        arguments = ("--model", tiny_dir, "--train", file, "--out", out, *QUICKLY, "--epochs", "1")
+        assert run("finetune", *arguments).code == 0, file
+        weights.append((out / "model.safetensors").read_bytes())
+        first = json.loads((out / "validation" / "predictions.jsonl").read_text().splitlines()[0])
+        assert first["text"].startswith('"') == (file.name == "q.tsv")
+    assert len(set(weights[:-1])) == 1
+    assert weights[-1] != weights[0]
