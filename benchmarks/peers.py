@@ -231,6 +231,7 @@ VARIANTS = {
     "padded-longest": lambda setting: padded(setting, longest=True),
     "trainer": trainer,
     "bertwright": bertwright,
+    "bertwright-bfloat16": lambda setting: bertwright(setting | {"precision": "bfloat16"}),
 }
 
 

@@ -53,5 +53,5 @@ def run(*arguments: object, stdin: bytes = b"") -> Result:
     texts = []
     for stream in (out, err):
         stream.flush()
-        texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+        texts.append(stream.buffer.getvalue().decode())
     return Result(code, *texts)

@@ -26,7 +26,7 @@ def test_every_public_name_is_there_and_says_what_it_is() -> None:
         assert getattr(bertwright, name).__doc__, name
     assert set(bertwright.__all__) == set(bertwright._HOME)
     with pytest.raises(AttributeError, match="module 'bertwright' has no attribute 'finetun'"):
-        _ = bertwright.finetun  # type: ignore[attr-defined]
+        _ = bertwright.finetun
 
 
 def test_no_public_name_is_hidden_by_the_module_that_it_comes_from() -> None:
@@ -81,9 +81,9 @@ def test_finetune_gives_the_same_bits_and_numbers(both: tuple[Path, Path]) -> No
         if file.name in ("metrics.json", "recipe.toml", "history.jsonl"):
             continue  # they hold times and the directory's own name
         assert (called / file).read_bytes() == content, file
-    for file in ("metrics.json", "validation/metrics.json"):
-        first, second = (json.loads((folder / file).read_text()) for folder in both)
-        assert without_times(first) == without_times(second), file
+    for name in ("metrics.json", "validation/metrics.json"):
+        first, second = (json.loads((folder / name).read_text()) for folder in both)
+        assert without_times(first) == without_times(second), name
     first, second = (read_recipe(folder / "recipe.toml") for folder in both)
     assert first | {"out": ""} == second | {"out": ""}
 

@@ -97,11 +97,11 @@ def test_a_label_that_training_does_not_have(refused: Refused, train: Path, tmp_
 
 
 def test_labels_in_parquet(refused: Refused, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
-    import pyarrow.parquet
+    arrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    from pyarrow.parquet import write_table
 
     file = tmp_path / "rows.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b", "c"], "label": [1, None, 0]}), file)
+    write_table(arrow.table({"text": ["a", "b", "c"], "label": [1, None, 0]}), file)
     assert refused("--train", file).startswith(f"{file}: row 2: the label (column 'label') is missing; fill it in")
     file.write_bytes(file.read_bytes()[:-10])
     assert refused("--train", file).startswith(f"{file}: not a readable Parquet file: ")
@@ -201,7 +201,7 @@ def test_a_place_that_is_taken(refused: Refused, train: Path, tiny_run: Path, tm
     error = refused("--train", train)
     assert error == f"{tmp_path / 'run'}: holds something already; choose another --out, or replace it with --overwrite"
     (tmp_path / "run.training").mkdir()
-    assert refused("--train", train).startswith(f"{tmp_path / 'run.training'}: an unfinished run; go on with --resume")
+    assert refused("--train", train).startswith(f"{tmp_path / 'run.training'}: an unfinished run; go on with: ")
 
 
 # ------------------------------------------------------------------------------------------------------------- full disks

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Run, finetune
 from bertwright.model import Embeddings, Layer
-from bertwright.training import loop
 from bertwright.training.observers import read_history
 from bertwright.training.recipe import read_recipe
+from bertwright.training.schedule import learning_rate
 from tiny_model import BAD, GOOD, QUICK, rows, write_jsonl, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
@@ -38,7 +38,8 @@ def fit(tiny_dir: Path, tmp_path: Path) -> Fit:
 
     def run(**options: Any) -> Run:
         out = tmp_path / f"run-{next(runs)}"
-        return finetune(QUICK, **{"model": tiny_dir, "train": train, "out": out, "console": QUIET} | options)
+        chosen: dict[str, Any] = {"model": tiny_dir, "train": train, "out": out, "console": QUIET}
+        return finetune(QUICK, **chosen | options)
 
     return run
 
@@ -444,14 +445,17 @@ def test_a_loss_that_is_no_number_says_when_and_leaves_nothing(fit: Fit, tmp_pat
 def test_after_a_good_epoch_the_last_good_state_stays_and_can_go_on(
     fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rate = loop.learning_rate
+    def too_high(step: int, *rest: Any) -> float:
+        return 1e38 if step >= 12 else learning_rate(step, *rest)
+
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "learning_rate", lambda step, *rest: 1e38 if step >= 12 else rate(step, *rest))
+        patch.setattr("bertwright.training.loop.learning_rate", too_high)
         with pytest.raises(BertwrightError) as caught:
             fit(out=tmp_path / "run", epochs=3)
     message = str(caught.value)
     assert "at step 14 (epoch 2); nothing of this step was kept" in message
-    assert message.endswith(f"(the run so far is kept in {tmp_path / 'run.training'}, for --resume)")
+    go_on = f"go on with: bertwright finetune --resume --out {tmp_path / 'run'}"
+    assert message.endswith(f"(the run so far is kept; {go_on})")
     assert not (tmp_path / "run").exists()
     resumed = fit(out=tmp_path / "run", epochs=3, resume=True)
     assert model_bytes(resumed) == model_bytes(fit(epochs=3))

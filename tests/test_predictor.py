@@ -296,7 +296,7 @@ def test_a_vocabulary_larger_than_the_model_is_refused(copied: Path) -> None:
     (copied / "tokenizer.json").unlink()
     with (copied / "vocab.txt").open("a") as file:
         file.write("more\n")
-    with pytest.raises(BertwrightError, match="the vocabulary has .* entries but the model only .* word embeddings"):
+    with pytest.raises(BertwrightError, match=r"the vocabulary has .* entries but the model only .* word embeddings"):
         bertwright.load(copied)
 
 

@@ -32,8 +32,8 @@ def fit(tiny_dir: Path, tmp_path: Path) -> Fit:
     train = write_tsv(tmp_path / "train.tsv", rows(80))
 
     def run(**options: Any) -> Run:
-        chosen = {"model": tiny_dir, "train": train, "out": tmp_path / "run", "console": Console(quiet=True)}
-        return finetune(OPTIONS, **chosen | options)
+        chosen: dict[str, Any] = {"model": tiny_dir, "train": train, "out": tmp_path / "run"}
+        return finetune(OPTIONS, console=Console(quiet=True), **chosen | options)
 
     return run
 
@@ -48,8 +48,8 @@ def undisturbed(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
         if key not in made:
             folder = tmp_path_factory.mktemp("undisturbed")
             train = write_tsv(folder / "train.tsv", rows(80))
-            chosen = {"model": tiny_dir, "train": train, "out": folder / "run", "console": Console(quiet=True)}
-            made[key] = model_bytes(finetune(OPTIONS, **chosen | options).out)
+            chosen: dict[str, Any] = {"model": tiny_dir, "train": train, "out": folder / "run"}
+            made[key] = model_bytes(finetune(OPTIONS, console=Console(quiet=True), **chosen | options).out)
         return made[key]
 
     return weights
@@ -126,7 +126,9 @@ def test_a_run_stopped_before_its_first_validation_keeps_its_state_only(
     fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path
 ) -> None:
     at_step(2, interrupt)
-    with pytest.raises(KeyboardInterrupt, match=r"before the first validation; go on with --resume \(the state is in"):
+    with pytest.raises(
+        KeyboardInterrupt, match="no model yet, but its state is kept; go on with: bertwright finetune --resume"
+    ):
         fit()
     assert not (tmp_path / "run").exists()
     fit(resume=True)
@@ -171,7 +173,11 @@ def test_a_run_of_several_seeds_goes_on_where_it_was_stopped(
 
 
 def test_a_second_signal_ends_it_at_once(fit: Fit, at_step: Any, tmp_path: Path) -> None:
-    at_step(2, lambda: (interrupt(), interrupt()))
+    def twice() -> None:
+        interrupt()
+        interrupt()
+
+    at_step(2, twice)
     with pytest.raises(KeyboardInterrupt):
         fit()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.tsv"]
@@ -242,7 +248,7 @@ def test_on_a_full_disk_nothing_is_half_written(
     fit: Fit, smallest_file: Callable[[int], None], tmp_path: Path, options: dict[str, int]
 ) -> None:
     smallest_file(20_000)  # less than the weights of the tiny model, more than all else
-    with pytest.raises(BertwrightError, match="cannot write .*: File too large"):
+    with pytest.raises(BertwrightError, match=r"cannot write .*: File too large"):
         fit(**options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.tsv"]
 
@@ -254,7 +260,8 @@ def test_on_a_disk_that_fills_up_at_last_the_run_so_far_is_kept(
     with pytest.raises(BertwrightError) as caught:
         fit()
     assert str(caught.value).startswith(f"cannot write {tmp_path / 'run'}: File too large")
-    assert str(caught.value).endswith(f"(the run so far is kept in {tmp_path / 'run.training'}, for --resume)")
+    go_on = f"go on with: bertwright finetune --resume --out {tmp_path / 'run'}"
+    assert str(caught.value).endswith(f"(the run so far is kept; {go_on})")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.training", "train.tsv"]
     smallest_file(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     fit(resume=True)
@@ -329,7 +336,7 @@ def test_other_rows_are_noticed(stopped: Run, fit: Fit, tmp_path: Path) -> None:
 def test_an_unfinished_run_is_not_begun_anew_by_mistake(
     stopped: Run, fit: Fit, undisturbed: Callable[..., bytes], tmp_path: Path
 ) -> None:
-    with pytest.raises(BertwrightError, match=r"run.training: an unfinished run; go on with --resume, or begin anew with"):
+    with pytest.raises(BertwrightError, match=r"run.training: an unfinished run; go on with: .*; or begin anew with --over"):
         fit()
     fit(overwrite=True)
     assert model_bytes(stopped.out) == undisturbed()

@@ -160,6 +160,7 @@ def finetune(
     """
     from bertwright.evaluation.report import evaluation_report
     from bertwright.finetuning import finetune as run
+    from bertwright.workspace import resume_command
 
     begin = (preset(preset_name) if preset_name else {}) | (read_recipe(recipe) if recipe else {})
     result = run(begin, **options)
@@ -173,7 +174,7 @@ def finetune(
         console.print(seeds_table(result.metrics))
     console.print(f"written to {result.out}", markup=False, highlight=False, soft_wrap=True)
     if result.interrupted:
-        raise KeyboardInterrupt(f"interrupted: {result.out} holds the best so far; go on with --resume")
+        raise KeyboardInterrupt(f"{result.out} holds the best so far; go on with: {resume_command(result.out)}")
 
 
 Text = Annotated[str | None, typer.Option(help="Column of the text; default: as in training.", rich_help_panel="Data")]

@@ -43,7 +43,7 @@ from bertwright.training.loop import Objective, Observer, Outcome, Plan, Rows, p
 from bertwright.training.observers import History, Observers, ProgressBar, TensorBoard, read_history
 from bertwright.training.optimizer import Optimizer
 from bertwright.training.recipe import Recipe
-from bertwright.workspace import FINISHED, Workspace
+from bertwright.workspace import FINISHED, Workspace, resume_command
 
 Say = Callable[[str], None]
 
@@ -177,7 +177,7 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
         if stopping.is_set():
             break
     if best is None:
-        raise KeyboardInterrupt(f"before the first validation; go on with --resume (the state is in {place.folder})")
+        raise KeyboardInterrupt(f"no model yet, but its state is kept; go on with: {resume_command(place.out)}")
     interrupted = len(summaries) < recipe.seeds or not all(summary["finished"] for summary in summaries)
     summary, model = best
     metrics = _judge(materials, model, summary, summaries, interrupted)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bertwright.data.acceptability import HELD_OUT, Sentence, generate, write_tsv
-from bertwright.data.examples import Columns
+from bertwright.data.acceptability import HELD_OUT, generate, write_tsv
+from bertwright.errors import BertwrightError
 from bertwright.finetuning import Run, finetune
+from bertwright.training.recipe import Recipe
+from bertwright.workspace import Workspace, resume_command
 
 _EXAMPLES = ("The sisters near the lamp laugh.", "The sisters near the lamp laughs.")
 
@@ -20,16 +23,28 @@ def quickstart(
     """Write the built-in data, fine-tune MiniLM on it, judge it on unseen words and constructions, and say how to go on.
 
     The data lies beside ``out``, in ``<out>-data``.
+
+    Raises:
+        BertwrightError: ``out`` is taken, or anything that :func:`finetune` raises.
+        KeyboardInterrupt: it was stopped; what was trained so far is kept.
     """
+    options = {"out": str(out), "epochs": epochs, "seed": seed, "overwrite": overwrite, "threads": threads}
+    Workspace.claim(Recipe.of(options))
     data = generate(seed)
     folder = out.with_name(out.name + "-data")
-    folder.mkdir(parents=True, exist_ok=True)
-    tests = {"new words": data.test_new_words, "new constructions": data.test_new_constructions}
-    files: dict[str, tuple[list[Sentence], Path]] = {}
-    for name, sentences in {"train": data.train, "validation": data.validation, **tests}.items():
-        path = folder / f"{name.replace(' ', '_')}.tsv"
-        write_tsv(sentences, path)
-        files[name] = (list(sentences), path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BertwrightError(f"{folder}: cannot be made: {error.strerror}; choose another --out") from error
+    parts = {
+        "train": data.train,
+        "validation": data.validation,
+        "new words": data.test_new_words,
+        "new constructions": data.test_new_constructions,
+    }
+    files = {name: folder / f"{name.replace(' ', '_')}.tsv" for name in parts}
+    for name, sentences in parts.items():
+        write_tsv(sentences, files[name])
     console.print(
         f"built-in data: {len(data.train):,} sentences to learn from, in {folder} "
         "(made from templates: a smoke test of the whole way, not a benchmark)",
@@ -37,18 +52,18 @@ def quickstart(
         soft_wrap=True,
     )
     run = finetune(
-        model="minilm", train=str(files["train"][1]), validation=str(files["validation"][1]),
-        test=str(files["new words"][1]), text="sentence", label="label", source="construction",
-        epochs=epochs, seed=seed, overwrite=overwrite, threads=threads, max_length=64, out=str(out),
-        learning_rate=1e-4, console=Console(stderr=True) if console.is_terminal else console,
+        options, model="minilm", train=files["train"], validation=files["validation"], test=files["new words"],
+        text="sentence", label="label", source="construction", max_length=64, learning_rate=1e-4,
+        console=Console(stderr=True) if console.is_terminal else console,
     )  # fmt: skip
-    columns = Columns(text="sentence", label="label", source="construction")
+    if run.interrupted:
+        raise KeyboardInterrupt(f"{out} holds the best so far; go on with: {resume_command(out)}")
     table = Table(title="Can it tell acceptable from unacceptable?", title_justify="left")
     table.add_column("sentences")
     for heading in ("count", "accuracy", "Matthews", "majority"):
         table.add_column(heading, justify="right")
     evaluations = {"validation": run.metrics["validation"], "new words": run.metrics["test"]}
-    evaluations["new constructions"] = run.model.evaluate(files["new constructions"][1], text=columns.text).metrics
+    evaluations["new constructions"] = run.model.evaluate(files["new constructions"]).metrics
     titles = {
         "validation": "known words, known constructions",
         "new words": "new words, known constructions",
@@ -70,12 +85,13 @@ def quickstart(
     for answer in run.model.predict(list(_EXAMPLES)):
         console.print(f"  {answer['probability']:.2f} {answer['predicted']:<12} {answer['text']}", highlight=False)
     seconds = run.metrics["training"]["seconds"]
+    model, unseen = (shlex.quote(str(path)) for path in (out, files["new constructions"]))
     console.print(
         f"\ntrained in {seconds:.0f} s; the model, its plots and numbers are in {out} "
         f"({len(HELD_OUT)} constructions were held out)\n\ngo on with:\n"
-        f'  bertwright predict {out} "The boy admires herself." "The girl admires herself."\n'
-        f"  bertwright evaluate {out} {files['new constructions'][1]}\n"
-        f"  bertwright info {out}\n"
+        f'  bertwright predict {model} "The boy admires herself." "The girl admires herself."\n'
+        f"  bertwright evaluate {model} {unseen}\n"
+        f"  bertwright info {model}\n"
         "  bertwright finetune --train your.tsv --text COLUMN --label COLUMN --out runs/yours",
         markup=False,
         highlight=False,

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ _DATA = "data.sha256"
 _FREE = {"out", "overwrite", "resume", "save_every", "tensorboard", "device", "threads"}
 # What can be given anew halfway; all else would make the saved states mean something else.
 _MAY_CHANGE = {"learning_rate", "warmup", "schedule", "clip", "epochs", "steps", "patience", "seeds", "precision"}
+
+
+def resume_command(out: Path) -> str:
+    """What to type to go on with an unfinished run."""
+    return f"bertwright finetune --resume --out {shlex.quote(str(out))}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,9 @@ class Workspace:
                 raise BertwrightError(f"{folder}: nothing to resume; leave --resume out to begin a run")
         elif not recipe.overwrite:
             if folder.exists():
-                raise BertwrightError(f"{folder}: an unfinished run; go on with --resume, or begin anew with --overwrite")
+                raise BertwrightError(
+                    f"{folder}: an unfinished run; go on with: {resume_command(out)}; or begin anew with --overwrite"
+                )
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise BertwrightError(
                     f"{out}: holds something already; choose another --out, or replace it with --overwrite"
@@ -130,7 +138,7 @@ class Workspace:
             kept = self.resumable()
             if not kept:
                 self.remove()
-            note = f" (the run so far is kept in {self.folder}, for --resume)" if kept else ""
+            note = f" (the run so far is kept; go on with: {resume_command(self.out)})" if kept else ""
             if (reason := _system_error(error)) is not None:
                 remedy = "choose an --out that can be written, with space left"
                 raise BertwrightError(f"cannot write {self.folder}: {reason}; {remedy}{note}") from error

@@ -249,10 +249,10 @@ def test_which_files_are_delimited() -> None:
 
 
 def parquet(path: Path, **columns: Sequence[object]) -> Path:
-    pyarrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
-    import pyarrow.parquet
+    arrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    from pyarrow.parquet import write_table
 
-    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
+    write_table(arrow.table(dict(columns)), path)
     return path
 
 

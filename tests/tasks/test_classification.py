@@ -135,7 +135,7 @@ def test_the_loss_and_measures_are_those_of_scikit_learn(logits_BC: np.ndarray[A
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_outputs_that_are_not_finite_are_told_as_divergence(bad: float) -> None:
-    with pytest.raises(BertwrightError, match="no longer finite numbers: training diverged. Try a lower --learning-rate"):
+    with pytest.raises(BertwrightError, match=r"no longer finite numbers: training diverged\. Try a lower --learning-rate"):
         ABC.quick_measure(np.array([[0.0, bad, 0.0]]), np.array([0]), np.ones(3))
 
 
@@ -209,4 +209,4 @@ def test_the_model_has_a_row_for_each_class() -> None:
     config = BertConfig(vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     model = ABC.build(config, head_layers=2, head_size=5)
     assert model.classifier.weight.shape == (3, 5)
-    assert [tuple(layer.weight.shape) for layer in model.head] == [(5, 8), (5, 5)]
+    assert [layer.get_parameter("weight").shape for layer in model.head] == [(5, 8), (5, 5)]

@@ -149,7 +149,7 @@ def test_a_bad_recipe_file_is_named_with_what_is_wrong(tmp_path: Path, content: 
 
 
 def test_a_recipe_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(BertwrightError, match="none.toml: cannot read this recipe file: No such file"):
+    with pytest.raises(BertwrightError, match=r"none\.toml: cannot read this recipe file: No such file"):
         read_recipe(tmp_path / "none.toml")
     with pytest.raises(BertwrightError, match="cannot read this recipe file: Is a directory"):
         read_recipe(tmp_path)

@@ -40,8 +40,8 @@ def evaluation_report(metrics: dict[str, Any], title: str) -> Group:
         left_out = f"The confusion matrix of {len(metrics['per_class']):,} classes is too wide to show."
         return Group(*parts, "", Text(left_out, style="dim"))
     # A table's own title would be wrapped to its width, which two short names make very narrow.
-    title = Text("True classes (rows) and predicted classes (columns)", style="bold")
-    return Group(*parts, "", title, confusion)
+    heading = Text("True classes (rows) and predicted classes (columns)", style="bold")
+    return Group(*parts, "", heading, confusion)
 
 
 def metrics_table(metrics: dict[str, Any], title: str) -> Table:
