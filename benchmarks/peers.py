@@ -17,6 +17,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +191,8 @@ def bertwright(setting: dict[str, Any]) -> dict[str, Any]:
             learning_rate=setting["rate"], warmup=setting["warmup"], weight_decay=setting["decay"],
             batch_size=setting["batch_size"], metric="matthews_correlation", seed=setting["seed"],
             threads=setting["threads"], precision=setting.get("precision", "float32"),
-            **({"epochs": setting["epochs"]} if not setting["steps"] else {"steps": setting["steps"]}),
-            **({} if setting["dropout"] else {"dropout": 0.0}), console=Console(quiet=True),
+            epochs=setting["epochs"], steps=setting["steps"] or None, dropout=None if setting["dropout"] else 0.0,
+            console=Console(quiet=True),
         )  # fmt: skip
         history = [r for r in read_history(run.out / "history.jsonl") if r["kind"] == "step"]
     quality = {
@@ -216,7 +217,7 @@ def matrix_product_peak() -> float:
         for size in (1024, 2048):
             a, layer = torch.randn(size, size), Linear(size, size)
             for _ in range(6):
-                best = max(best, _rate(size, lambda a=a: a @ a), _rate(size, lambda a=a, layer=layer: layer(a)))  # type: ignore[misc]
+                best = max(best, _rate(size, partial(torch.matmul, a, a)), _rate(size, partial(layer, a)))
     return best
 
 
