@@ -240,7 +240,7 @@ def main() -> None:
     variant, setting = sys.argv[1], json.loads(sys.argv[2])
     torch.set_num_threads(setting["threads"])
     peak = matrix_product_peak()
-    result = VARIANTS[variant](setting)
+    result = VARIANTS[variant](setting)  # type: ignore[no-untyped-call]
     result["peak_gflops"] = max(peak, matrix_product_peak())
     result["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert all(math.isfinite(loss) for loss in result["losses"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 import signal
 import statistics
@@ -97,17 +98,21 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
     if chosen.config is not None and ("model" in options or chosen.model != Recipe.model):
         raise BertwrightError("--model starts from a checkpoint, --config from random weights: give one of them")
     console = console or Console(stderr=True)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     place = Workspace.claim(chosen)
     if chosen.resume:
         chosen = place.resumed(begin | options)
     for message in chosen.without_effect():
         tell(message)
     machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
-    materials = _prepare(chosen, machine, say)
-    with _stop_on_signal(say) as stopping, place.guarded():
+    materials = _prepare(chosen, machine, _teller(console))
+    with _stop_on_signal(_teller(console)) as stopping, place.guarded():
         place.begin(chosen, _as_bytes(materials))
         return _run_seeds(materials, place, console, stopping)
+
+
+def _teller(console: Console) -> Say:
+    """Lines of a report are never broken: a terminal does that itself, and a log should not have it done."""
+    return partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
 def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
@@ -167,13 +172,14 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
     sign = 1 if higher_is_better(recipe.metric) else -1
     summaries: list[dict[str, Any]] = []
     best: tuple[dict[str, Any], Predictor] | None = None
+    highest = -math.inf
     for seed in range(recipe.seed, recipe.seed + recipe.seeds):
         result = _run_seed(materials, seed, place.seed(seed), console, stopping)
         if result is not None:
             summaries.append(result[0])
-            score, highest = (sign * one[0]["validation"][recipe.metric] for one in (result, best or result))
-            if best is None or score > highest:
-                best = result
+            score = sign * result[0]["validation"][recipe.metric]
+            if score > highest:  # of equal seeds the first
+                best, highest = result, score
         if stopping.is_set():
             break
     if best is None:
@@ -196,7 +202,7 @@ def _run_seed(
     model, report = start.build(task, recipe, seed)
     if seed == recipe.seed:
         loaded = "" if report is None else f"; {report.describe()}"
-        console.print(f"starting from {start.origin}{loaded}", markup=False, highlight=False, soft_wrap=True)
+        _teller(console)(f"starting from {start.origin}{loaded}")
     predictor = Predictor(model, start.tokenizer, task, recipe, machine)
     done = folder / FINISHED
     if done.exists():
