@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bertwright.training.recipe import flag
 from command_line import run
-from tiny_model import QUICK, rows, write_csv, write_jsonl, write_tsv
+from tiny_model import QUICK, full_disk, rows, write_csv, write_jsonl, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
 QUICKLY = [part for name, value in QUICK.items() for part in (flag(name), str(value))]
@@ -207,26 +206,19 @@ def test_a_place_that_is_taken(refused: Refused, train: Path, tiny_run: Path, tm
 # ------------------------------------------------------------------------------------------------------------- full disks
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """As if it were: no file may grow past 20 kB, less than the tiny weights and more than all else."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_while_saving(refused: Refused, train: Path, full_disk: None) -> None:
+def test_a_full_disk_while_saving(refused: Refused, train: Path) -> None:
     for epochs in ("1", "2"):  # at the end, and at the first state
-        error = refused("--train", train, "--epochs", epochs)
+        with full_disk():
+            error = refused("--train", train, "--epochs", epochs)
         assert error.startswith("cannot write ")
         assert "File too large" in error
 
 
-def test_a_full_disk_while_predicting(tiny_run: Path, tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_while_predicting(tiny_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "texts.jsonl"
     file.write_text('{"text": "good"}\n' * 1000)
-    error = run("predict", tiny_run, "--input", file, "--output", tmp_path / "out.jsonl", "--device", "cpu").error
+    with full_disk():
+        error = run("predict", tiny_run, "--input", file, "--output", tmp_path / "out.jsonl", "--device", "cpu").error
     assert error.startswith(f"cannot write {tmp_path / 'out.jsonl'}: File too large")
     assert contents(tmp_path) == {"texts.jsonl"}
 

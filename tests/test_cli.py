@@ -134,7 +134,7 @@ def test_a_run_says_what_it_does_and_how_good_it_is_within_80_columns(tiny_dir: 
     assert said[0] == "36 training rows; 4 set aside for validation (10% of each label, seed 2018)"
     assert said[1] == "labels: 0 (18), 1 (18)"
     assert said[3] == f"starting from {tiny_dir}; freshly initialised: classifier (2 tensors)"
-    assert [line.partition(":")[0] for line in said[4:]] == ["epoch 1", "epoch 1"]
+    assert [line.partition(":")[0] for line in said[4:]] == ["seed 0 (1 of 2)", "epoch 1", "seed 1 (2 of 2)", "epoch 1"]
     titles = shown.out.splitlines()
     assert f"{out}: validation" in " ".join(shown.out.split())
     assert "True classes (rows) and predicted classes (columns)" in titles

@@ -235,15 +235,24 @@ def test_patience_stops_a_run_that_gets_no_better(fit: Fit) -> None:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1_macro", "matthews_correlation", "loss"])
-def test_the_metric_picks_the_epoch_and_heads_the_report(fit: Fit, metric: str) -> None:
-    run = fit(metric=metric, epochs=6, learning_rate=3e-2)
+def test_the_metric_picks_the_epoch_and_heads_the_report(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    def ruinous(step: int, *rest: Any) -> float:
+        return 1.0 if step >= 36 else learning_rate(step, *rest)
+
+    monkeypatch.setattr("bertwright.training.loop.learning_rate", ruinous)
+    validation = write_tsv(tmp_path / "v.tsv", rows(30, seed=2))
+    run = fit(metric=metric, epochs=6, validation=validation)
     found = [r for r in read_history(run.out / "history.jsonl") if r["kind"] == "validation"]
     values = [-r[metric] if metric == "loss" else r[metric] for r in found]
-    assert run.metrics["best_epoch"] == values.index(max(values)) + 1
+    assert run.metrics["best_epoch"] == values.index(max(values)) + 1 < 6
     assert run.metrics["chosen_by"] == f"validation {metric}"
     assert run.metrics["validation"]["headline"]["metric"] == ("accuracy" if metric == "loss" else metric)
     # What is kept is that epoch's model.
-    assert run.metrics["validation"]["accuracy"] == found[run.metrics["best_epoch"] - 1]["accuracy"]
+    best = found[run.metrics["best_epoch"] - 1]
+    assert run.metrics["validation"]["loss"] == pytest.approx(best["loss"], rel=1e-6)
+    assert run.metrics["validation"]["loss"] != pytest.approx(found[-1]["loss"], rel=1e-3)
 
 
 def test_the_split_keeps_every_labels_share_and_is_told(fit: Fit, tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import resource
+import contextlib
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Run, finetune, finetuning
 from bertwright.training import observers
 from bertwright.training.observers import read_history
-from tiny_model import QUICK, rows, write_tsv
+from tiny_model import QUICK, full_disk, rows, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
 
@@ -235,35 +235,24 @@ def test_with_every_state_damaged_the_run_cannot_go_on_and_says_so(fit: Fit, at_
     fit(overwrite=True)
 
 
-@pytest.fixture
-def smallest_file() -> Iterator[Callable[[int], None]]:
-    """Let no file grow past so many bytes, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("options", [{"epochs": 1}, {"epochs": 2}, {"seeds": 2, "epochs": 1}])
-def test_on_a_full_disk_nothing_is_half_written(
-    fit: Fit, smallest_file: Callable[[int], None], tmp_path: Path, options: dict[str, int]
-) -> None:
-    smallest_file(20_000)  # less than the weights of the tiny model, more than all else
-    with pytest.raises(BertwrightError, match=r"cannot write .*: File too large"):
+def test_on_a_full_disk_nothing_is_half_written(fit: Fit, tmp_path: Path, options: dict[str, int]) -> None:
+    with full_disk(), pytest.raises(BertwrightError, match=r"cannot write .*: File too large"):
         fit(**options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.tsv"]
 
 
 def test_on_a_disk_that_fills_up_at_last_the_run_so_far_is_kept(
-    fit: Fit, at_step: Any, smallest_file: Callable[[int], None], undisturbed: Callable[..., bytes], tmp_path: Path
+    fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path
 ) -> None:
-    at_step(8, lambda: smallest_file(20_000))
-    with pytest.raises(BertwrightError) as caught:
-        fit()
+    with contextlib.ExitStack() as disk:
+        at_step(8, lambda: disk.enter_context(full_disk()))
+        with pytest.raises(BertwrightError) as caught:
+            fit()
     assert str(caught.value).startswith(f"cannot write {tmp_path / 'run'}: File too large")
     go_on = f"go on with: bertwright finetune --resume --out {tmp_path / 'run'}"
     assert str(caught.value).endswith(f"(the run so far is kept; {go_on})")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.training", "train.tsv"]
-    smallest_file(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     fit(resume=True)
     assert model_bytes(tmp_path / "run") == undisturbed()
 

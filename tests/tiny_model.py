@@ -10,6 +10,7 @@ import csv
 import importlib
 import json
 import random
+import resource
 import string
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -110,3 +111,18 @@ def no_plots() -> Iterator[None]:
             for name in names:
                 patch.setattr(importlib.import_module(module), name, lambda *_: None)
         yield
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """As if it were: no file may grow past 20 kB, less than the tiny weights and more than all else.
+
+    No fixture, but for the body of a test alone: the limit holds for this whole process, and pytest's own report may be
+    going to a file that is larger than that.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

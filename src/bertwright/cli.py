@@ -167,11 +167,11 @@ def finetune(
     console = Console()
     for split in ("validation", "test"):
         if split in result.metrics:
-            console.print(evaluation_report(result.metrics[split], f"{result.out}: {split}"))
+            console.print(evaluation_report(result.metrics[split], f"{result.out}: {split}"), "")
     if "over_seeds" in result.metrics:
         from bertwright.evaluation.report import seeds_table
 
-        console.print(seeds_table(result.metrics))
+        console.print(seeds_table(result.metrics), "")
     console.print(f"written to {result.out}", markup=False, highlight=False, soft_wrap=True)
     if result.interrupted:
         raise KeyboardInterrupt(f"{result.out} holds the best so far; go on with: {resume_command(result.out)}")
@@ -233,7 +233,7 @@ def evaluate(
     folder = out or Path(model) / f"evaluation-{data.stem}"
     write_evaluation(folder, result.metrics, result.predictions)
     console = Console()
-    console.print(evaluation_report(result.metrics, f"{model}: {data.name}"))
+    console.print(evaluation_report(result.metrics, f"{model}: {data.name}"), "")
     console.print(f"numbers, rows and plots are in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 

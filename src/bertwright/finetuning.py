@@ -200,11 +200,14 @@ def _run_seed(
     """Train one seed; None if it was stopped before its first validation."""
     recipe, machine, task, start = materials.recipe, materials.machine, materials.task, materials.start
     model, report = start.build(task, recipe, seed)
+    say = _teller(console)
     if seed == recipe.seed:
-        loaded = "" if report is None else f"; {report.describe()}"
-        _teller(console)(f"starting from {start.origin}{loaded}")
+        say(f"starting from {start.origin}" + ("" if report is None else f"; {report.describe()}"))
     predictor = Predictor(model, start.tokenizer, task, recipe, machine)
     done = folder / FINISHED
+    if recipe.seeds > 1:
+        place = f"seed {seed} ({seed - recipe.seed + 1} of {recipe.seeds})"
+        say(f"{place}: trained already" if done.exists() else place)
     if done.exists():
         model.load_state_dict(load_file(folder / "best.safetensors"))
         model.to(machine.device).requires_grad_(False)

@@ -157,6 +157,12 @@ def test_columns_are_named_for_a_file_without_a_header(tmp_path: Path) -> None:
     [
         ("a.tsv", "text\tlabel\na\t1\nb\n", TWO, ":3: 1 columns where 2 are expected (text, label); quotes are"),
         ("a.tsv", "text\tlabel\na\t1\textra\n", TWO, ":2: 3 columns where 2 are expected (text, label); quotes are"),
+        (
+            "a.tsv",
+            "text\na\n",
+            Columns(names=("label", "text")),
+            ":1: 1 columns where 2 are expected (label, text); the names",
+        ),
         ("a.csv", 'text,label\n"a\nb",1\nc,1,2\n', TWO, ":4: 3 columns where 2 are expected (text, label)"),
         ("a.csv", 'text,label\na,1\n"open\n', TWO, ":3: cannot read this row: unexpected end of data; see --quoting"),
         ("a.csv", 'text,label\n"a"b,1\n', TWO, ":2: cannot read this row: ',' expected after '\"'; see --quoting"),

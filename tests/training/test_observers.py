@@ -111,6 +111,7 @@ def test_off_a_terminal_a_line_tells_every_half_minute_how_far_it_is(monkeypatch
 def test_on_a_terminal_a_bar_shows_steps_and_a_smoothed_loss() -> None:
     text = shown(step(1, loss=1.0), step(2, loss=3.0), terminal=True)
     assert "training" in text
+    assert "nan" not in text
     assert "2/100" in text
     assert "loss 1.100" in text
 

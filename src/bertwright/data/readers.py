@@ -165,6 +165,8 @@ def _delimited(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, st
                 continue  # a blank line; in a file of one column it is a row with an empty text
             if len(cells) != len(names):
                 hint = "" if quoted else "; quotes are taken literally here, see --quoting"
+                if columns.names and number == 1:
+                    hint = "; the names are those of --columns, give '' for a file with a header"
                 raise BertwrightError(
                     f"{where}: {len(cells)} columns where {len(names)} are expected ({', '.join(names)[:200]}){hint}"
                 )

@@ -113,12 +113,12 @@ class ProgressBar:
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.3f}"),
+                TextColumn("{task.fields[loss]}"),
                 _Rate(),
                 TimeRemainingColumn(compact=True),
                 console=self._console,
             )
-            self._bar.add_task(self._title, total=total, completed=step, loss=float("nan"))
+            self._bar.add_task(self._title, total=total, completed=step, loss="")
             self._bar.start()
 
     def record(self, record: Record) -> None:
@@ -128,7 +128,7 @@ class ProgressBar:
             smoothed = self._loss * 0.95 + record["loss"] * 0.05
             self._loss = record["loss"] if self._loss != self._loss else smoothed
             if self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], completed=record["step"], loss=self._loss)
+                self._bar.update(self._bar.task_ids[0], completed=record["step"], loss=f"loss {self._loss:.3f}")
             elif time.monotonic() - self._said > 30:
                 self._said = time.monotonic()
                 first, began = self._began
