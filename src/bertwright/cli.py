@@ -68,6 +68,11 @@ def _run(arguments: list[str]) -> int:
     except BertwrightError as error:
         _note("error", str(error))
         return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's own, which is not imported for --help
+            raise
+        _note("error", "the GPU's memory is full; lower --batch-size (and raise --accumulate) or --max-length")
+        return 2
     except KeyboardInterrupt as stop:
         _note("stopped", str(stop) or "interrupted")
         return 130

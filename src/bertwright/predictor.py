@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import RECIPE_FILE, Recipe, read_recipe
 
 _CHUNK = 2048  # rows that a stream holds at a time
+_CHUNK_CHARACTERS = 4_000_000  # and characters, so that a few huge texts do not fill the memory
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Predictor:
             BertwrightError: a row is a pair where the model was trained on single texts, or the other way round.
         """
         iterator = iter(rows)
-        while chunk := list(itertools.islice(iterator, _CHUNK)):
+        while chunk := _chunk(iterator):
             yield from self._predict_chunk(chunk)
 
     def _predict_chunk(self, chunk: Sequence[Example | Unreadable]) -> Iterator[dict[str, Any]]:
@@ -239,7 +239,9 @@ def load(
     where = str(held.config_path)
     config = BertConfig.from_dict(held.config, where)
     recipe_file = held.directory / RECIPE_FILE
-    recipe = Recipe.of(read_recipe(recipe_file)) if recipe_file.exists() else Recipe()
+    recipe = (
+        Recipe.of(read_recipe(recipe_file)) if recipe_file.exists() else Recipe(max_length=config.max_position_embeddings)
+    )
     if "classifier.weight" not in held.tensors:
         raise BertwrightError(
             f"{directory}: has no classifier; fine-tune it first with: bertwright finetune --model {directory}"
@@ -256,6 +258,19 @@ def load(
     model.to(machine.device).requires_grad_(False)
     recipe = dataclasses.replace(recipe, max_length=min(recipe.max_length, config.max_position_embeddings))
     return Predictor(model, tokenizer, task, recipe, machine, held.directory)
+
+
+def _chunk(rows: Iterator[Example | Unreadable]) -> list[Example | Unreadable]:
+    """Take rows until there are many of them, or much text."""
+    chunk: list[Example | Unreadable] = []
+    characters = 0
+    for row in rows:
+        chunk.append(row)
+        if isinstance(row, Example):
+            characters += len(row.text) + len(row.pair or "")
+        if len(chunk) >= _CHUNK or characters >= _CHUNK_CHARACTERS:
+            break
+    return chunk
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: BertConfig, where: str) -> None:

@@ -61,7 +61,10 @@ class Workspace:
         if recipe.resume:
             if not (folder / RECIPE_FILE).is_file():
                 raise BertwrightError(f"{folder}: nothing to resume; leave --resume out to begin a run")
-        elif not recipe.overwrite:
+            _check_replaceable(recipe, out)
+        elif recipe.overwrite:
+            _check_replaceable(recipe, out)
+        else:
             if folder.exists():
                 raise BertwrightError(
                     f"{folder}: an unfinished run; go on with: {resume_command(out)}; or begin anew with --overwrite"
@@ -99,16 +102,18 @@ class Workspace:
             BertwrightError: they are not.
         """
         digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in rows)).hexdigest()
+        recipe_text = dataclasses.replace(recipe, overwrite=False, resume=False).to_toml()
         if recipe.resume:
             if (self.folder / _DATA).read_text() != digest:
                 raise BertwrightError(
                     f"{self.folder}: the training or validation rows are no longer those that this run began with; "
                     "bring them back, or begin anew with --overwrite"
                 )
+            atomic_write_text(self.folder / RECIPE_FILE, recipe_text)  # the next resume goes on with what changed now
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        atomic_write_text(self.folder / RECIPE_FILE, dataclasses.replace(recipe, overwrite=False).to_toml())
+        atomic_write_text(self.folder / RECIPE_FILE, recipe_text)
         atomic_write_text(self.folder / _DATA, digest)
 
     def seed(self, seed: int) -> Path:
@@ -152,3 +157,15 @@ def _system_error(error: BaseException) -> str | None:
     if isinstance(error, SafetensorError) and (number := re.search(r"\(os error (\d+)\)", str(error))):
         return os.strerror(int(number[1]))
     return error.strerror or str(error) if isinstance(error, OSError) else None
+
+
+def _check_replaceable(recipe: Recipe, out: Path) -> None:
+    """Refuse to replace what is no model, or holds the very rows that the run is to read."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not any((out / name).exists() for name in (RECIPE_FILE, "config.json")):
+        raise BertwrightError(f"{out}: holds something that is no model, and is not replaced; choose another --out")
+    for name in ("train", "validation", "test"):
+        file = getattr(recipe, name)
+        if file is not None and Path(file).resolve().is_relative_to(out.resolve()):
+            raise BertwrightError(f"{out}: holds the rows of {flag(name)}, and is not replaced; choose another --out")

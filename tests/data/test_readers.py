@@ -285,7 +285,7 @@ def test_a_parquet_file_without_labels_can_be_read_for_prediction(tmp_path: Path
 def test_missing_parquet_support_is_told_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = put(tmp_path, b"PAR1", "a.parquet")
-    assert message(path) == ": reading Parquet needs: pip install 'bertwright[parquet]'"
+    assert message(path) == ": reading Parquet needs: pip install pyarrow"
 
 
 def test_lines_of_counts_lines_and_leaves_all_but_the_line_ends(tmp_path: Path) -> None:
@@ -331,3 +331,30 @@ def test_no_bytes_end_a_stream_early(data: bytes) -> None:
     for pairs in (False, True):
         items = list(stream_lines(io.BytesIO(data), "s", pairs=pairs))
         assert [item.where for item in items] == [f"s:{number}" for number in range(1, expected + 1)]
+
+
+# ----------------------------------------------------------------------------------------------------------- real files
+
+COLA = Columns(text="sentence", source="source", names=("source", "label", "note", "sentence"))
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    ("file", "columns", "rows", "classes"),
+    [
+        ("cola/tokenized/in_domain_train.tsv", COLA, 8551, 2),
+        ("cola/raw/in_domain_train.tsv", COLA, 8551, 2),
+        ("cola/raw/out_of_domain_dev.tsv", COLA, 516, 2),
+        ("textclass/banking77/train.csv", Columns(label="category"), 10_003, 77),
+        ("textclass/banking77/test.csv", Columns(label="category"), 3_080, 77),
+        ("zh/chnsenticorp/train.tsv", Columns(text="text_a"), 9_600, 2),
+        ("glue/RTE/train.tsv", Columns(text="sentence1", pair="sentence2"), 2_490, 2),
+    ],
+)
+def test_published_files_have_the_rows_that_they_are_said_to(
+    shared: Path, file: str, columns: Columns, rows: int, classes: int
+) -> None:
+    found = list(read_examples(shared / file, columns))
+    assert len(found) == rows
+    assert len({row.label for row in found}) == classes
+    assert all(row.text.strip() for row in found)

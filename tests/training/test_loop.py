@@ -317,7 +317,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_asking_to_stop_after_the_last_step_is_too_late(tmp_path: Path) -> None:
     outcome = Run().train(PLAN, tmp_path / "h.jsonl", tmp_path / "states", stop=stop_after(12, PLAN))
     assert outcome.finished
-    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == ["step-6", "step-9"]
+    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == ["step-12", "step-9"]
 
 
 @pytest.mark.parametrize("step", [1, 3, 4])

@@ -154,7 +154,7 @@ def test_a_resumed_tensorboard_has_no_step_twice(tmp_path: Path, events: Any) ->
 
 def test_a_missing_tensorboard_is_told_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(BertwrightError, match=r"--tensorboard needs: pip install 'bertwright\[tensorboard\]'"):
+    with pytest.raises(BertwrightError, match=r"--tensorboard needs: pip install tensorboard"):
         TensorBoard(tmp_path)
 
 

@@ -226,7 +226,7 @@ def _parquet(path: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise BertwrightError(f"{path}: reading Parquet needs: pip install 'bertwright[parquet]'") from None
+        raise BertwrightError(f"{path}: reading Parquet needs: pip install pyarrow") from None
     try:
         with _opened(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             known = file.schema_arrow.names

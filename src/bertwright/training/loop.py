@@ -144,7 +144,7 @@ def train(
             if outcome.step % plan.per_epoch == 0 or last:
                 _validate(optimizer, objective, plan, observer, outcome)
             stopping = stop() and not last
-            if states is not None and (stopping or (not last and outcome.step % (plan.save_every or plan.per_epoch) == 0)):
+            if states is not None and (stopping or last or outcome.step % (plan.save_every or plan.per_epoch) == 0):
                 _save(states, optimizer, outcome)
             if stopping:
                 return outcome

@@ -159,7 +159,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise BertwrightError("--tensorboard needs: pip install 'bertwright[tensorboard]'") from None
+            raise BertwrightError("--tensorboard needs: pip install tensorboard") from None
         self._folder = folder
         self._writer_class: Any = SummaryWriter
         self._writer: Any = None
