@@ -382,5 +382,5 @@ def test_what_one_resume_changes_the_next_goes_on_with(fit: Fit, at_step: Any, t
     at_step(8, interrupt)
     with pytest.warns(BertwrightWarning, match="--epochs is 7 from here on"):
         fit(resume=True, epochs=7)
-    fit(resume=True)
+    finetune(out=tmp_path / "run", resume=True, console=Console(quiet=True))
     assert read_recipe(tmp_path / "run" / "recipe.toml")["epochs"] == 7
