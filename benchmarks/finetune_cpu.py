@@ -6,7 +6,7 @@
 
 ``speed`` takes turns: each round runs every variant in a fresh process, so that a drifting machine slows all alike.
 ``losses`` trains without dropout from the same new weights, where packed and padded must agree step by step.
-``quality`` trains four epochs for each of five seeds.
+``quality`` trains four epochs for each of five seeds, at the learning rate ``--rate``; one result file for each.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def main() -> None:
     elif arguments.what == "losses":
         name, result = "finetune_cpu_losses", losses(setting, arguments.steps)
     else:
-        name = f"finetune_cpu_quality_{arguments.variant.replace('-', '_')}"
+        name = f"finetune_cpu_quality_{arguments.variant.replace('-', '_')}_{arguments.rate:.0e}".replace("e-0", "e-")
         result = quality(setting, arguments.variant, arguments.seeds)
     for part in ("setting",):
         result[part] = {k: v for k, v in result[part].items() if k not in ("data", "classifier")}

@@ -2,7 +2,8 @@
 
     python -m benchmarks.predict_cpu --data DATA_FOLDER
 
-The peer is transformers with the texts sorted by length and padded to each batch's longest: the best usual way.
+The peer is transformers with the texts sorted by length and padded to each batch's longest: the best usual way. Every
+measurement runs in a fresh process, after a warm-up, and the two take turns in going first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,74 +34,125 @@ from bertwright.predictor import Predictor
 from bertwright.tasks import Classification
 from bertwright.training.recipe import Recipe
 
+SIDES = ("transformers", "bertwright")
+_WARM_UP = 256  # texts
+
 
 def texts_of(data: Path) -> dict[str, list[str]]:
-    """Return the texts to classify, each with their names."""
+    """Return the texts to classify, each list under its name."""
     cola = [row.text for row in read_examples(data / "cola" / "tokenized" / "in_domain_train.tsv", COLA)]
     squad = json.loads((data / "squad" / "dev-v1.1.json").read_text(encoding="utf-8"))
     paragraphs = [p["context"] for article in squad["data"] for p in article["paragraphs"]]
-    return {"CoLA sentences": cola[:4000], "SQuAD paragraphs": paragraphs[::8]}
+    return {"CoLA sentences": cola, "SQuAD paragraphs": paragraphs}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, type=Path)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    machine = Machine.choose("cpu", "float32", arguments.threads)
+def write_model(folder: Path) -> None:
+    """Write a classifier over MiniLM that both sides open."""
     held = checkpoint.read("minilm")
     task = Classification(("0", "1"))
     torch.manual_seed(0)
     model = task.build(BertConfig.from_dict(held.config, ""), head_layers=0, head_size=1)
     checkpoint.load_into(model, held.tensors, where="minilm")
     tokenizer = bw.Tokenizer.from_directory(held.directory)
-    ours = Predictor(model.requires_grad_(False), tokenizer, task, Recipe(max_length=512), machine)
+    machine = Machine.choose("cpu", "float32")
+    Predictor(model.requires_grad_(False), tokenizer, task, Recipe(max_length=512), machine).save(folder)
 
+
+def transformers_side(folder: Path) -> Callable[[list[str]], Any]:
+    """The peer's whole call, from texts to logits."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    with tempfile.TemporaryDirectory() as folder:
-        ours.save(Path(folder))
-        peer = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-        peer_tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    def transformers_predict(texts: list[str]) -> Any:
+    def predict(texts: list[str]) -> Any:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         logits = np.empty((len(texts), 2))
         with torch.inference_mode():
             for i in range(0, len(order), 32):
                 rows = order[i : i + 32]
-                batch = peer_tokenizer(
+                batch = tokenizer(
                     [texts[r] for r in rows], padding=True, truncation=True, max_length=512, return_tensors="pt"
                 )
-                logits[rows] = peer(**batch).logits.numpy()
+                logits[rows] = model(**batch).logits.numpy()
         return logits
 
-    def bertwright_predict(texts: list[str]) -> Any:
-        return np.array([record["logits"] for record in ours.predict(texts)])
+    return predict
+
+
+def bertwright_side(folder: Path) -> Callable[[list[str]], Any]:
+    """This project's whole call, through the function that its users call."""
+    model = bw.load(str(folder), device="cpu", precision="float32")
+    return lambda texts: np.array([record["logits"] for record in model.predict(texts)])
+
+
+def measure_here(who: str, folder: Path, texts: list[str], answers: Path) -> None:
+    """Time one side in this process; print the seconds and keep the logits."""
+    predict = transformers_side(folder) if who == "transformers" else bertwright_side(folder)
+    predict(texts[:_WARM_UP])
+    began = time.perf_counter()
+    logits = predict(texts)
+    seconds = time.perf_counter() - began
+    np.save(answers, logits)
+    print(json.dumps({"seconds": seconds}))
+
+
+def measure(who: str, name: str, arguments: argparse.Namespace, folder: Path) -> tuple[float, Any]:
+    """Time one side in a process of its own; return (seconds, logits)."""
+    answers = folder / f"{who}.npy"
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.predict_cpu",
+        "--data",
+        str(arguments.data),
+        "--threads",
+        str(arguments.threads),
+    ]
+    command += ["--side", who, "--texts", name, "--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    if done.returncode:
+        sys.exit(f"{who} failed:\n{done.stderr[-3000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"]), np.load(answers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--side", choices=SIDES, help="time this side in this process (used by the benchmark itself)")
+    parser.add_argument("--texts", help="with --side: which texts")
+    parser.add_argument("--folder", type=Path, help="with --side: the model")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    all_texts = texts_of(arguments.data)
+    if arguments.side:
+        measure_here(
+            arguments.side, arguments.folder, all_texts[arguments.texts], arguments.folder / f"{arguments.side}.npy"
+        )
+        return
 
     results: dict[str, Any] = {}
-    for name, texts in texts_of(arguments.data).items():
-        seconds: dict[str, list[float]] = {"transformers": [], "bertwright": []}
-        difference = 0.0
-        for _ in range(arguments.rounds):
-            answers = {}
-            calls: dict[str, Callable[[list[str]], Any]] = {
-                "transformers": transformers_predict,
-                "bertwright": bertwright_predict,
-            }
-            for who, call in calls.items():
-                began = time.perf_counter()
-                answers[who] = call(texts)
-                seconds[who].append(time.perf_counter() - began)
-            difference = max(difference, float(np.abs(answers["transformers"] - answers["bertwright"]).max()))
-        rates = {who: len(texts) / statistics.median(times) for who, times in seconds.items()}
-        pairs = [a / b for a, b in zip(seconds["transformers"], seconds["bertwright"], strict=True)]
-        results[name] = {
-            "texts": len(texts), "texts_per_second": rates, "ratio": statistics.median(pairs), "ratios": pairs,
-            "largest_difference_of_logits": difference,
-        }  # fmt: skip
-        print(f"{name}: {rates}, {statistics.median(pairs):.2f} times, logits within {difference:.1e}", flush=True)
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        folder = Path(name_of_folder) / "model"
+        write_model(folder)
+        for name, texts in all_texts.items():
+            seconds: dict[str, list[float]] = {who: [] for who in SIDES}
+            difference = 0.0
+            for number in range(arguments.rounds):
+                answers = {}
+                for who in SIDES if number % 2 == 0 else SIDES[::-1]:
+                    took, answers[who] = measure(who, name, arguments, folder)
+                    seconds[who].append(took)
+                difference = max(difference, float(np.abs(answers["transformers"] - answers["bertwright"]).max()))
+            rates = {who: len(texts) / statistics.median(times) for who, times in seconds.items()}
+            ratios = [a / b for a, b in zip(seconds["transformers"], seconds["bertwright"], strict=True)]
+            results[name] = {
+                "texts": len(texts), "texts_per_second": rates, "ratio": statistics.median(ratios), "ratios": ratios,
+                "seconds": seconds, "largest_difference_of_logits": difference,
+            }  # fmt: skip
+            print(f"{name}: {rates}, {statistics.median(ratios):.2f} times, logits within {difference:.1e}", flush=True)
     results["peak_gflops"] = matrix_product_peak()
     print(records.write("predict_cpu", results))
 
