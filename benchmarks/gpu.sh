@@ -3,13 +3,16 @@
 #
 #     benchmarks/gpu.sh DATA_FOLDER [RESULTS_FOLDER]
 #
-# DATA_FOLDER holds cola/tokenized and vocab/bert-base-uncased. Results go to benchmarks/results, and are copied to
+# DATA_FOLDER holds cola/tokenized, vocab/bert-base-uncased, and tokens: what `bertwright prepare` made of some Wikipedia
+# with that vocabulary. Results go to benchmarks/results, and are copied to
 # RESULTS_FOLDER where one is given.
 #
 # No result yet (no GPU was at hand when this was written):
 #   - tests marked gpu: variable-length attention against the CPU backend, dropout's path, same seed, same result
 #   - finetune_gpu base bfloat16: the chapter's job; aim: 10 seconds on an H100
 #   - finetune_gpu base bfloat16 without dropout: what the variable-length kernel alone gives
+#   - pretrain base bfloat16 at 128 and 512 tokens; aim: half of the peak measured in the same run
+#   - pretrain with --compile, with --shard on several GPUs, and float16 with scaling: never run on a GPU
 set -euo pipefail
 data=${1:?usage: benchmarks/gpu.sh DATA_FOLDER [RESULTS_FOLDER]}
 cd "$(dirname "$0")/.."
@@ -19,4 +22,8 @@ python3 -m pytest -q -m gpu -o addopts= -o filterwarnings=default -p no:cachepro
 job=(python3 -m benchmarks.finetune_gpu --data "$data/cola/tokenized" --vocabulary "$data/vocab/bert-base-uncased/vocab.txt")
 "${job[@]}"
 "${job[@]}" --dropout 0
-[ -z "${2:-}" ] || cp benchmarks/results/*gpu*.json "$2"
+for length in 128 512; do
+  python3 -m benchmarks.pretrain --corpus "$data/tokens" --config base --device cuda --precision bfloat16 \
+    --max-length "$length" --sequences $((32768 / length)) --steps 40
+done
+[ -z "${2:-}" ] || cp benchmarks/results/*gpu*.json benchmarks/results/pretrain_cuda_*.json "$2"

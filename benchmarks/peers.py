@@ -29,7 +29,7 @@ from bertwright.data.examples import Columns, Example
 from bertwright.data.readers import read_examples
 from bertwright.data.splits import stratified_split
 from bertwright.evaluation.metrics import METRICS
-from bertwright.training.loop import Plan, plan_steps, rows_of_step
+from bertwright.training.epochs import Epochs
 from bertwright.training.schedule import learning_rate
 
 COLA = Columns(text="sentence", label="label", names=("source", "label", "note", "sentence"))
@@ -41,16 +41,6 @@ def read_cola(folder: Path) -> tuple[list[Example], list[Example], list[Example]
     inside, aside = stratified_split([row.label for row in rows], 0.1, 2018)
     test = list(read_examples(folder / "out_of_domain_dev.tsv", COLA))
     return [rows[i] for i in inside], [rows[i] for i in aside], test
-
-
-def plan_of(setting: dict[str, Any], examples: int) -> Plan:
-    """The plan of bertwright's recipe, which all variants follow."""
-    total, per_epoch = plan_steps(examples, setting["batch_size"], 1, setting["epochs"], setting["steps"] or None)
-    return Plan(
-        batch_size=setting["batch_size"], accumulate=1, total=total, per_epoch=per_epoch, peak_rate=setting["rate"],
-        warmup=setting["warmup"], schedule="linear", metric="matthews_correlation", patience=0, seed=setting["seed"],
-        save_every=0,
-    )  # fmt: skip
 
 
 def _transformers(setting: dict[str, Any]) -> tuple[Any, Any]:
@@ -87,32 +77,33 @@ def padded(setting: dict[str, Any], *, longest: bool) -> dict[str, Any]:
         with torch.no_grad():
             model.classifier.weight.copy_(torch.from_numpy(held["weight"]))
             model.classifier.bias.copy_(torch.from_numpy(held["bias"]))
-    plan = plan_of(setting, len(train))
+    epochs = Epochs(len(train), setting["batch_size"], 1, setting["seed"])
+    total = setting["steps"] or setting["epochs"] * epochs.steps
     options = {"truncation": True, "max_length": 128, "return_tensors": "pt"}
     padding = "longest" if longest else "max_length"
     targets = np.array([int(row.label or 0) for row in train])
-    optimizer = torch.optim.AdamW(_grouped(model, setting["decay"]), lr=plan.peak_rate)
+    optimizer = torch.optim.AdamW(_grouped(model, setting["decay"]), lr=setting["rate"])
     times, losses, tokens, best = [], [], [], None
     model.train()
-    for step in range(plan.total):
-        (rows,) = rows_of_step(step, len(train), plan)
+    for step in range(total):
+        (rows,) = epochs.batches(step)
         began = time.perf_counter()
         batch = tokenizer([train[i].text for i in rows], padding=padding, **options)
         loss = model(**batch, labels=torch.from_numpy(targets[rows])).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, plan.total, plan.peak_rate, plan.warmup, plan.schedule)
+            group["lr"] = learning_rate(step, total, setting["rate"], setting["warmup"], "linear")
         optimizer.step()
         optimizer.zero_grad()
         losses.append(float(loss))
         times.append(time.perf_counter() - began)
         tokens.append(int(batch["attention_mask"].sum()))
-        if setting["quality"] and (step + 1) % plan.per_epoch == 0:
+        if setting["quality"] and (step + 1) % epochs.steps == 0:
             scores = {"validation": _matthews(model, tokenizer, validation), "test": _matthews(model, tokenizer, test)}
             if best is None or scores["validation"] > best["validation"]:
-                best = scores | {"epoch": (step + 1) // plan.per_epoch}
-            print(f"  epoch {(step + 1) // plan.per_epoch}: {scores}", file=sys.stderr, flush=True)
+                best = scores | {"epoch": (step + 1) // epochs.steps}
+            print(f"  epoch {(step + 1) // epochs.steps}: {scores}", file=sys.stderr, flush=True)
             model.train()
     return {"times": times, "losses": losses, "tokens": tokens, "quality": best}
 

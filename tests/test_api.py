@@ -14,7 +14,8 @@ from rich.console import Console
 
 import bertwright
 from bertwright import finetune
-from bertwright.training.recipe import flag, read_recipe
+from bertwright.training.options import flag
+from bertwright.training.recipe import Recipe
 from command_line import run
 from tiny_model import QUICK, rows, write_tsv
 
@@ -84,7 +85,7 @@ def test_finetune_gives_the_same_bits_and_numbers(both: tuple[Path, Path]) -> No
     for name in ("metrics.json", "validation/metrics.json"):
         first, second = (json.loads((folder / name).read_text()) for folder in both)
         assert without_times(first) == without_times(second), name
-    first, second = (read_recipe(folder / "recipe.toml") for folder in both)
+    first, second = (Recipe.read(folder / "recipe.toml") for folder in both)
     assert first | {"out": ""} == second | {"out": ""}
 
 

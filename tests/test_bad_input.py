@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bertwright.training.recipe import flag
+from bertwright.training.options import flag
 from command_line import run
 from tiny_model import QUICK, full_disk, rows, write_csv, write_jsonl, write_tsv
 

@@ -22,7 +22,7 @@ from rich.console import Console
 
 import bertwright
 from bertwright import Recipe, cli, finetune
-from bertwright.training.recipe import flag, read_recipe
+from bertwright.training.options import flag
 from command_line import Result, run
 from tiny_model import QUICK, rows, write_csv, write_jsonl, write_tsv
 
@@ -114,7 +114,7 @@ def test_defaults_give_way_to_a_preset_that_to_a_recipe_and_that_to_flags(
     out = tmp_path / "run"
     shown = run("finetune", "--preset", "book", "--recipe", recipe, "--warmup", "0.25", "--out", out, "--device", "cpu")
     assert shown.code == 0, shown.err
-    made = read_recipe(out / "recipe.toml")
+    made = Recipe.read(out / "recipe.toml")
     assert made["schedule"] == Recipe.schedule  # a default
     assert (made["adam_epsilon"], made["metric"], made["learning_rate"]) == (1e-8, "matthews_correlation", 2e-5)  # preset
     assert (made["weight_decay"], made["max_length"]) == (0.2, 20)  # the recipe's
@@ -333,12 +333,12 @@ def test_tokenize_shows_what_the_model_sees(tiny_dir: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- how it ends
 
 
-def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminated_command_ends_with_143(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("bertwright.describe.model_table", stop)
-    assert run("info", "x") == Result(130, "", "stopped: interrupted\n")
+    assert run("info", "x") == Result(143, "", "stopped: interrupted\n")
 
 
 def test_main_is_what_python_m_runs() -> None:
@@ -379,7 +379,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_resume_ends_with_the_same_bits(
             begun += process.stderr.readline().startswith(b"epoch 2: ")
         process.send_signal(number)
         said = process.stderr.read().decode().splitlines()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert said[-1] == f"stopped: {out} holds the best so far; go on with: bertwright finetune --resume --out {out}"
     assert "Traceback" not in "".join(said)
     assert bertwright.load(out).predict("the good film")[0]["predicted"] in ("0", "1")

@@ -31,7 +31,9 @@ from bertwright.data import acceptability
 from bertwright.describe import token_tables
 from bertwright.model import Bert, BertConfig
 from bertwright.tokenizer import SPECIAL_TOKENS, Tokenizer
-from bertwright.training.recipe import Recipe, flag, preset
+from bertwright.training.options import SECTIONS, Options, flag
+from bertwright.training.pretraining_recipe import PretrainingRecipe
+from bertwright.training.recipe import Recipe, preset
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "bertwright"
@@ -147,8 +149,19 @@ def section(name: str, heading: str) -> str:
 
 @cache
 def commands() -> dict[str, Any]:
+    """All commands by what is typed; those of a group by both words."""
     group: Any = typer.main.get_command(app)
-    return dict(group.commands)
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {sub}": one for sub, one in inner.items()}
+    return found
+
+
+def command_of(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command of a command line, and what follows it."""
+    words = 2 if " ".join(arguments[:2]) in commands() else 1
+    return " ".join(arguments[:words]), arguments[words:]
 
 
 def flags_of(command: str) -> set[str]:
@@ -162,13 +175,14 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize("arguments", shell_commands("bertwright"))
 def test_command_lines_parse(arguments: list[str]) -> None:
-    name, *rest = arguments
+    name, rest = command_of(arguments)
     assert name in commands(), f"no command {name!r}"
     context = commands()[name].make_context(name, rest)  # raises for an unknown flag or a missing argument
-    if name == "finetune":
-        fields = {f.name for f in dataclasses.fields(Recipe)}
-        given = {k: v for k, v in context.params.items() if k in fields and v is not None}
-        Recipe.of({name: number(value) for name, value in given.items()})
+    for kind in (Recipe, PretrainingRecipe):
+        if name == kind.COMMAND:
+            texts = {option for option, type_ in kind.kinds().items() if type_ in (str, str | None)}
+            given = {k: v for k, v in context.params.items() if k in kind.kinds() and v is not None}
+            kind.of({option: value if option in texts else number(value) for option, value in given.items()})
 
 
 def number(value: Any) -> Any:
@@ -183,11 +197,12 @@ def number(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_commands_and_flags_in_the_text_exist(name: str) -> None:
-    known = set().union(*map(flags_of, commands())) | {"--help"}
+    known = set().union(*map(flags_of, commands())) | {"--help"} | {flag(name) for name in PretrainingRecipe.kinds()}
     for code in inline_code(name):
-        if match := re.match(r"bertwright (\w+)", code):
-            assert match[1] in commands(), code
-            assert set(re.findall(r"(?<!\S)--[a-z-]+", code)) <= flags_of(match[1]), code
+        if code.startswith("bertwright "):
+            command, _ = command_of(code.split()[1:])
+            assert command in commands(), code
+            assert set(re.findall(r"(?<!\S)--[a-z-]+", code)) <= flags_of(command), code
         else:
             assert set(re.findall(r"(?<!\S)--[a-z-]+", code)) <= known, code
 
@@ -211,14 +226,19 @@ def test_the_front_door() -> None:
 # --------------------------------------------------------------------------------------------------------------- options
 
 
-def test_every_option_is_explained_with_its_default() -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(Recipe, "docs/fine-tuning.md"), (PretrainingRecipe, "docs/pretraining.md")],
+    ids=["finetune", "pretrain"],
+)
+def test_every_option_is_explained_with_its_default(kind: type[Options], name: str) -> None:
     documented: dict[str, tuple[str, str]] = {}
-    for heading in ("Model", "Data", "Training", "Machine", "Output"):
-        for option, default, why in table_rows(section("docs/fine-tuning.md", heading))[1:]:
+    for heading in SECTIONS:
+        for option, default, why in table_rows(section(name, heading))[1:]:
             assert option.strip("`") not in documented
-            assert len(why) > 20, f"{option} has no reason"
+            assert len(why) > 10, f"{option} has no reason"
             documented[option.strip("`")] = (heading, default.strip("`"))
-    options = {flag(f.name): f for f in dataclasses.fields(Recipe)}
+    options = {flag(f.name): f for f in dataclasses.fields(kind)}
     assert documented.keys() == options.keys()
     for option, f in options.items():
         heading, default = documented[option]
@@ -228,7 +248,7 @@ def test_every_option_is_explained_with_its_default() -> None:
         elif isinstance(f.default, bool):
             assert default == ("on" if f.default else "off"), option
         else:
-            assert number(default) == f.default, option
+            assert number(default) == number(f.default), option
 
 
 def test_aliases_are_those_of_the_table() -> None:

@@ -21,7 +21,7 @@ import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Run, finetune
 from bertwright.model import Embeddings, Layer
 from bertwright.training.observers import read_history
-from bertwright.training.recipe import read_recipe
+from bertwright.training.recipe import Recipe
 from bertwright.training.schedule import learning_rate
 from tiny_model import BAD, GOOD, QUICK, rows, write_jsonl, write_tsv
 
@@ -412,7 +412,7 @@ def without_times(metrics: dict[str, Any]) -> dict[str, Any]:
 def test_a_recipe_file_alone_repeats_a_run(fit: Fit, tmp_path: Path) -> None:
     validation = write_tsv(tmp_path / "v.tsv", rows(20, seed=2))
     run = fit(freeze="first:1", class_weights="balanced", schedule="cosine", seed=9, validation=validation)
-    again = finetune(read_recipe(run.out / "recipe.toml"), out=tmp_path / "again", console=QUIET)
+    again = finetune(Recipe.read(run.out / "recipe.toml"), out=tmp_path / "again", console=QUIET)
     assert model_bytes(again) == model_bytes(run)
     assert without_times(again.metrics) == without_times(run.metrics)
     assert dataclasses.replace(again.model.recipe, out=None) == dataclasses.replace(run.model.recipe, out=None)

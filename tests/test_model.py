@@ -357,19 +357,42 @@ def test_pretraining() -> None:
     chosen_BS = (torch.rand(inputs["input_ids"].shape, generator=torch.Generator().manual_seed(3)) < 0.3) & (
         inputs["attention_mask"] == 1
     )
+    chosen_BS[:, 0] = False  # [CLS] is never masked
     masked_T = chosen_BS[order][inputs["attention_mask"][order].bool()]
     counts = tuple(int(part.sum()) for part in torch.split(masked_T, list(batch.sequences.lengths)))
     assert 0 in counts
     assert max(counts) > 5
-    words_MV, next_B2 = model(batch, Rows(masked_T.nonzero().flatten(), counts))
+    rows, targets_M = Rows(masked_T.nonzero().flatten(), counts), batch.input_ids_T[masked_T]
+    words_MV, next_B2 = model.logits(batch, rows)
     is_next_B = torch.tensor([0, 1, 1, 0, 1, 0])
     output = oracle(**inputs, labels=inputs["input_ids"].masked_fill(~chosen_BS, -100), next_sentence_label=is_next_B)
-    loss = F.cross_entropy(words_MV, batch.input_ids_T[masked_T]) + F.cross_entropy(next_B2, is_next_B[order])
+    words_loss, right, again_B2 = model(batch, rows, None, targets_M)
+    assert int(right) == int((words_MV.argmax(1) == targets_M).sum())
+    assert torch.equal(again_B2, next_B2)
+    loss = words_loss / len(targets_M) + F.cross_entropy(again_B2, is_next_B[order])
     assert_close(words_MV, output.prediction_logits[order][chosen_BS[order]], "words")
     assert_close(next_B2, output.seq_relationship_logits[order], "next")
     assert_close(loss, output.loss, "loss")
     torch.autograd.backward([loss, output.loss])
     assert_same_gradients(model, oracle)
+
+
+def test_recomputed_layers_have_the_same_gradients_and_masks() -> None:
+    table = random_table([9, 2, 60, 31])
+    batch = pack(table)
+    rows = Rows(torch.tensor([1, 5, 20, 70]), (0, 2, 1, 1))
+    model = Pretraining(dataclasses.replace(TINY, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2))
+    shaken(model)
+    gradients = []
+    for recompute in (False, True):
+        model.encoder.recompute = recompute
+        loss, _, logits_B2 = model(batch, rows, Noise(3, 5), batch.input_ids_T[rows.index_R])
+        model.zero_grad()
+        torch.autograd.backward(loss + logits_B2.pow(2).sum())
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
 
 
 def test_layers_of_your_own_between_pooler_and_classifier() -> None:

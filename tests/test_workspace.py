@@ -17,7 +17,7 @@ import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Run, finetune, finetuning
 from bertwright.training import observers
 from bertwright.training.observers import read_history
-from bertwright.training.recipe import read_recipe
+from bertwright.training.recipe import Recipe
 from tiny_model import QUICK, full_disk, rows, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
@@ -67,7 +67,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], obje
     due: list[Callable[[], object]] = []
 
     class Watch(observers.History):
-        def begin(self, step: int, total: int) -> None:
+        def begin(self, step: int, total: int | None) -> None:
             super().begin(step, total)
             self.begun = True
 
@@ -318,7 +318,7 @@ def test_what_may_change_halfway_is_told(stopped: Run, fit: Fit) -> None:
 
 def test_other_rows_are_noticed(stopped: Run, fit: Fit, tmp_path: Path) -> None:
     write_tsv(tmp_path / "train.tsv", [*rows(79), ("another good one", "1")])
-    with pytest.raises(BertwrightError, match="the training or validation rows are no longer those that this run began"):
+    with pytest.raises(BertwrightError, match="the data are no longer those that this run began"):
         fit(resume=True)
     write_tsv(tmp_path / "train.tsv", rows(80))
     fit(resume=True)
@@ -371,7 +371,7 @@ def test_overwriting_spares_the_rows_that_it_reads(fit: Fit, tmp_path: Path) -> 
     fit()
     rows = tmp_path / "run" / "rows.tsv"
     rows.write_bytes((tmp_path / "train.tsv").read_bytes())
-    with pytest.raises(BertwrightError, match="holds the rows of --train, and is not replaced"):
+    with pytest.raises(BertwrightError, match="holds what --train names, and is not replaced"):
         fit(overwrite=True, train=rows)
     assert rows.exists()
 
@@ -383,4 +383,4 @@ def test_what_one_resume_changes_the_next_goes_on_with(fit: Fit, at_step: Any, t
     with pytest.warns(BertwrightWarning, match="--epochs is 7 from here on"):
         fit(resume=True, epochs=7)
     finetune(out=tmp_path / "run", resume=True, console=Console(quiet=True))
-    assert read_recipe(tmp_path / "run" / "recipe.toml")["epochs"] == 7
+    assert Recipe.read(tmp_path / "run" / "recipe.toml")["epochs"] == 7

@@ -104,12 +104,13 @@ def no_plots() -> Iterator[None]:
     """Draw nothing inside the block."""
     places = {
         "bertwright.finetuning": ["plot_training"],
+        "bertwright.pretraining.run": ["plot_training"],
         "bertwright.evaluation.files": ["plot_confusion", "plot_reliability", "plot_matthews_per_batch"],
     }
     with pytest.MonkeyPatch.context() as patch:
         for module, names in places.items():
             for name in names:
-                patch.setattr(importlib.import_module(module), name, lambda *_: None)
+                patch.setattr(importlib.import_module(module), name, lambda *_, **__: None)
         yield
 
 

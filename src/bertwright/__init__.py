@@ -8,15 +8,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from bertwright.version import VERSION
+
 if TYPE_CHECKING:
     from bertwright.errors import BertwrightError, BertwrightWarning
     from bertwright.finetuning import Run, finetune
-    from bertwright.model import Bert, BertConfig, SequenceClassifier
+    from bertwright.masked_lm import MaskedLM, load_masked_lm
+    from bertwright.model import Bert, BertConfig, Pretraining, SequenceClassifier
     from bertwright.predictor import Evaluation, Predictor, load
+    from bertwright.preparation.prepare import prepare
+    from bertwright.preparation.report import Prepared
+    from bertwright.preparation.vocabulary import train_vocabulary
+    from bertwright.pretraining.run import PretrainingRun, pretrain
     from bertwright.tokenizer import Tokenizer
+    from bertwright.training.pretraining_recipe import PretrainingRecipe
     from bertwright.training.recipe import Recipe
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOME = {
     "Bert": "model",
@@ -24,13 +32,22 @@ _HOME = {
     "BertwrightError": "errors",
     "BertwrightWarning": "errors",
     "Evaluation": "predictor",
+    "MaskedLM": "masked_lm",
     "Predictor": "predictor",
+    "Prepared": "preparation.report",
+    "Pretraining": "model",
+    "PretrainingRecipe": "training.pretraining_recipe",
+    "PretrainingRun": "pretraining.run",
     "Recipe": "training.recipe",
     "Run": "finetuning",
     "SequenceClassifier": "model",
     "Tokenizer": "tokenizer",
     "finetune": "finetuning",
     "load": "predictor",
+    "load_masked_lm": "masked_lm",
+    "prepare": "preparation.prepare",
+    "pretrain": "pretraining.run",
+    "train_vocabulary": "preparation.vocabulary",
 }
 
 __all__ = [
@@ -39,13 +56,22 @@ __all__ = [
     "BertwrightError",
     "BertwrightWarning",
     "Evaluation",
+    "MaskedLM",
     "Predictor",
+    "Prepared",
+    "Pretraining",
+    "PretrainingRecipe",
+    "PretrainingRun",
     "Recipe",
     "Run",
     "SequenceClassifier",
     "Tokenizer",
     "finetune",
     "load",
+    "load_masked_lm",
+    "prepare",
+    "pretrain",
+    "train_vocabulary",
 ]
 
 

@@ -33,9 +33,9 @@ def atomic_directory(target: str | Path, *, overwrite: bool) -> Iterator[Path]:
     target = Path(target).resolve()
     with _one_line(target):
         if target.exists():
-            _check_replaceable(target, overwrite)
+            check_replaceable(target, overwrite)
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh, old = _siblings(target)
+        fresh, old = siblings(target)
         fresh.mkdir()
     try:
         with _one_line(target, only_in=fresh):
@@ -44,13 +44,14 @@ def atomic_directory(target: str | Path, *, overwrite: bool) -> Iterator[Path]:
             for folder, _, files in os.walk(fresh):
                 for path in (*(Path(folder, file) for file in files), Path(folder)):
                     _sync(path)
-            _move_into_place(fresh, target, old if overwrite else None)
+            move_into_place(fresh, target, old if overwrite else None)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
 
 
-def _check_replaceable(target: Path, overwrite: bool) -> None:
+def check_replaceable(target: Path, overwrite: bool) -> None:
+    """Refuse a target that is a file, or a directory that must not be replaced."""
     if not target.is_dir():
         raise BertwrightError(f"{target}: a file is there where a directory belongs; choose another --out")
     if not any(target.iterdir()):
@@ -61,13 +62,14 @@ def _check_replaceable(target: Path, overwrite: bool) -> None:
         raise BertwrightError(f"{target}: holds the working or home directory, which --overwrite would delete; refused")
 
 
-def _siblings(target: Path) -> tuple[Path, Path]:
+def siblings(target: Path) -> tuple[Path, Path]:
     """Return two unused paths beside the target, on its file system, whose names tell whose they are."""
     stem = f".{target.name[:40]}.{secrets.token_hex(4)}"
     return target.with_name(f"{stem}.partial"), target.with_name(f"{stem}.old")
 
 
-def _move_into_place(fresh: Path, target: Path, old: Path | None) -> None:
+def move_into_place(fresh: Path, target: Path, old: Path | None) -> None:
+    """Rename ``fresh`` to ``target``; what is there goes to ``old`` first, and away once the new one is in place."""
     if old is None or not target.exists():
         fresh.rename(target)
         _sync(target.parent)
@@ -106,7 +108,7 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     path = Path(path).resolve()
     with _one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh, _ = _siblings(path)
+        fresh, _ = siblings(path)
         try:
             with fresh.open("xb") as file:
                 file.write(data)
@@ -130,7 +132,7 @@ def atomic_write_stream(path: str | Path) -> Iterator[TextIO]:
     path = Path(path).resolve()
     with _one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh, _ = _siblings(path)
+        fresh, _ = siblings(path)
     try:
         with _one_line(path, only_in=fresh), fresh.open("x", encoding="utf-8", newline="") as file:
             yield file

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bertwright.model import BertConfig
     from bertwright.predictor import Predictor
+    from bertwright.training.pretraining_recipe import PretrainingRecipe
 
 
 def model_card(model: Predictor, origin: str, metrics: dict[str, Any]) -> str:
@@ -56,6 +58,43 @@ def model_card(model: Predictor, origin: str, metrics: dict[str, Any]) -> str:
         "## How to make it again",
         "",
         "    bertwright finetune --recipe THIS_DIRECTORY/recipe.toml --out ANOTHER_DIRECTORY",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def pretraining_card(config: BertConfig, recipe: PretrainingRecipe, origin: str, metrics: dict[str, Any]) -> str:
+    """Return the card of a pretrained model as Markdown."""
+    training, heldout = metrics["training"], metrics["heldout"]
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: fill-mask",
+        "tags: [bert, bertwright]",
+        "---",
+        "",
+        "# A pretrained BERT",
+        "",
+        f"A BERT of {config.num_hidden_layers} layers, {config.hidden_size} wide, over {config.vocab_size:,} word pieces, "
+        f"pretrained from {origin} with the objective {recipe.objective}.",
+        "",
+        f"{training['steps']:,} steps, {training['tokens']:,} tokens, {training['seconds_in_all'] / 60:.1f} minutes on "
+        f"{training['processes']} of: {training['machine']}, {training['precision']}.",
+        "",
+        "## How good it is, on text that was held out",
+        "",
+        "| measure | value |",
+        "| --- | --- |",
+        *(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in heldout.items()),
+        "",
+        "## How to use it",
+        "",
+        '    bertwright fill-mask THIS_DIRECTORY "The capital of France is [MASK]."',
+        "    bertwright finetune --model THIS_DIRECTORY --train train.tsv --text text --label label --out ANOTHER_DIRECTORY",
+        "",
+        "## How to make it again",
+        "",
+        "    bertwright pretrain --recipe THIS_DIRECTORY/pretraining.toml --out ANOTHER_DIRECTORY",
         "",
     ]
     return "\n".join(lines)

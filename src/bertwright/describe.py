@@ -14,7 +14,7 @@ from bertwright import checkpoint
 from bertwright.errors import BertwrightError
 from bertwright.model import BertConfig
 from bertwright.tokenizer import Encoded, Tokenizer, padded
-from bertwright.training.recipe import RECIPE_FILE, read_recipe
+from bertwright.training.recipe import Recipe
 
 
 def model_table(source: str) -> Table:
@@ -38,9 +38,9 @@ def model_table(source: str) -> Table:
     if isinstance(labels, dict) and "classifier.weight" in held.tensors:
         names = [str(label) for label in labels.values()]
         row("labels", ", ".join(names[:20]) + (f", … ({len(names)})" if len(names) > 20 else ""))
-    recipe_file = held.directory / RECIPE_FILE
+    recipe_file = held.directory / Recipe.FILE
     if recipe_file.exists():
-        recipe = read_recipe(recipe_file)
+        recipe = Recipe.read(recipe_file)
         origin = f"random weights ({recipe['config']})" if "config" in recipe else recipe.get("model")
         row("made from", f"{origin} with {recipe.get('train')}")
         row("text column", " + ".join(filter(None, (recipe.get("text"), recipe.get("pair")))))

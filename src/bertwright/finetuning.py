@@ -5,17 +5,13 @@ While a run is unfinished, everything lies in ``<out>.training``; ``<out>`` appe
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import shutil
-import signal
 import statistics
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +29,21 @@ from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.files import write_evaluation
 from bertwright.evaluation.metrics import higher_is_better
 from bertwright.evaluation.plots import plot_training
+from bertwright.interrupts import Stopped, Stopping, stop_on_signal
 from bertwright.machine import Machine
 from bertwright.model import SequenceClassifier
 from bertwright.noise import Noise
 from bertwright.predictor import Encodings, Evaluation, Predictor, columns_of, encode
 from bertwright.starting_point import StartingPoint, frozen_parts, starting_point
 from bertwright.tasks import Classification
+from bertwright.telling import Say, teller
 from bertwright.training import vocabulary
-from bertwright.training.loop import Objective, Observer, Outcome, Plan, Rows, plan_steps, train
+from bertwright.training.epochs import Epochs, RowObjective, Rows
+from bertwright.training.loop import Observer, Outcome, Plan, train
 from bertwright.training.observers import History, Observers, ProgressBar, TensorBoard, read_history
 from bertwright.training.optimizer import Optimizer
 from bertwright.training.recipe import Recipe
-from bertwright.workspace import FINISHED, Workspace, resume_command
-
-Say = Callable[[str], None]
+from bertwright.workspace import FINISHED, Workspace
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,12 @@ class Run:
     out: Path
     metrics: dict[str, Any]
     model: Predictor
-    interrupted: bool
+    stopped_by: int = 0  # the signal that ended it early
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was ended early."""
+        return self.stopped_by != 0
 
 
 @dataclass(frozen=True)
@@ -100,19 +102,14 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
     console = console or Console(stderr=True)
     place = Workspace.claim(chosen)
     if chosen.resume:
-        chosen = place.resumed(begin | options)
+        chosen = place.resumed(Recipe, begin | options)
     for message in chosen.without_effect():
         tell(message)
     machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
-    materials = _prepare(chosen, machine, _teller(console))
-    with _stop_on_signal(_teller(console)) as stopping, place.guarded():
+    materials = _prepare(chosen, machine, teller(console))
+    with stop_on_signal(teller(console)) as stopping, place.guarded():
         place.begin(chosen, _as_bytes(materials))
         return _run_seeds(materials, place, console, stopping)
-
-
-def _teller(console: Console) -> Say:
-    """Lines of a report are never broken: a terminal does that itself, and a log should not have it done."""
-    return partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
 def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
@@ -167,7 +164,7 @@ def _as_bytes(materials: Materials) -> Iterator[bytes]:
         yield json.dumps([row.label for row in part.examples]).encode()
 
 
-def _run_seeds(materials: Materials, place: Workspace, console: Console, stopping: threading.Event) -> Run:
+def _run_seeds(materials: Materials, place: Workspace, console: Console, stopping: Stopping) -> Run:
     recipe = materials.recipe
     sign = 1 if higher_is_better(recipe.metric) else -1
     summaries: list[dict[str, Any]] = []
@@ -180,10 +177,10 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
             score = sign * result[0]["validation"][recipe.metric]
             if score > highest:  # of equal seeds the first
                 best, highest = result, score
-        if stopping.is_set():
+        if stopping.asked():
             break
     if best is None:
-        raise KeyboardInterrupt(f"no model yet, but its state is kept; go on with: {resume_command(place.out)}")
+        raise Stopped(f"no model yet, but its state is kept; go on with: {place.resume_command}", stopping.signal)
     interrupted = len(summaries) < recipe.seeds or not all(summary["finished"] for summary in summaries)
     summary, model = best
     metrics = _judge(materials, model, summary, summaries, interrupted)
@@ -191,16 +188,16 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
     if not interrupted:
         place.remove()
     model.directory = place.out
-    return Run(place.out, metrics["summary"], model, interrupted)
+    return Run(place.out, metrics["summary"], model, stopping.signal if interrupted else 0)
 
 
 def _run_seed(
-    materials: Materials, seed: int, folder: Path, console: Console, stopping: threading.Event
+    materials: Materials, seed: int, folder: Path, console: Console, stopping: Stopping
 ) -> tuple[dict[str, Any], Predictor] | None:
     """Train one seed; None if it was stopped before its first validation."""
     recipe, machine, task, start = materials.recipe, materials.machine, materials.task, materials.start
     model, report = start.build(task, recipe, seed)
-    say = _teller(console)
+    say = teller(console)
     if seed == recipe.seed:
         say(f"starting from {start.origin}" + ("" if report is None else f"; {report.describe()}"))
     predictor = Predictor(model, start.tokenizer, task, recipe, machine)
@@ -218,14 +215,18 @@ def _run_seed(
     if not model.frozen:
         occurring = [part.encodings.table.input_ids for part in (materials.train, materials.validation)]
         vocabulary.shrink(model.embeddings, np.unique(np.concatenate(occurring)).astype(np.int64))
-    optimizer = Optimizer(model, weight_decay=recipe.weight_decay, epsilon=recipe.adam_epsilon, clip=recipe.clip)
-    total, per_epoch = plan_steps(
-        len(materials.train.examples), recipe.batch_size, recipe.accumulate, recipe.epochs, recipe.steps
+    optimizer = Optimizer(
+        model,
+        weight_decay=recipe.weight_decay,
+        epsilon=recipe.adam_epsilon,
+        clip=recipe.clip,
+        scale_loss=machine.precision == "float16",
     )
+    epochs = Epochs(len(materials.train.examples), recipe.batch_size, recipe.accumulate, seed)
     plan = Plan(
-        batch_size=recipe.batch_size, accumulate=recipe.accumulate, total=total, per_epoch=per_epoch,
-        peak_rate=recipe.learning_rate, warmup=recipe.warmup, schedule=recipe.schedule, metric=recipe.metric,
-        patience=recipe.patience, seed=seed, save_every=recipe.save_every,
+        total=recipe.steps or recipe.epochs * epochs.steps, per_epoch=epochs.steps, peak_rate=recipe.learning_rate,
+        warmup=recipe.warmup, schedule=recipe.schedule, seed=seed, metric=recipe.metric, patience=recipe.patience,
+        save_every=recipe.save_every,
     )  # fmt: skip
     observers: list[Observer] = [History(folder / "history.jsonl")]
     if not console.quiet:
@@ -235,12 +236,12 @@ def _run_seed(
     states = folder / "states"
     outcome = train(
         optimizer,
-        _objective(materials, model),
+        _objective(materials, model, epochs),
         plan,
         Observers(observers),
         states,
         resume=recipe.resume and states.is_dir(),
-        stop=stopping.is_set,
+        stop=stopping.asked,
     )
     if outcome.best is None:
         return None
@@ -259,7 +260,7 @@ def _run_seed(
     return summary, predictor
 
 
-def _objective(materials: Materials, model: SequenceClassifier) -> Objective:
+def _objective(materials: Materials, model: SequenceClassifier, epochs: Epochs) -> RowObjective:
     recipe, machine, task = materials.recipe, materials.machine, materials.task
     train_split, validation = materials.train, materials.validation
     table = train_split.encodings.table
@@ -295,12 +296,12 @@ def _objective(materials: Materials, model: SequenceClassifier) -> Objective:
             logits_BC = inference.run(model, validation.encodings.table, machine)
             return task.quick_measure(logits_BC, validation_targets, weights)
 
-    return Objective(
-        examples=len(targets),
+    return RowObjective(
+        epochs,
         loss_sum=loss_sum,
         weight=lambda rows: float(weights[targets[rows]].sum()),
         tokens=lambda rows: int(table.lengths[rows].sum()),
-        validate=validate,
+        measure=validate,
     )
 
 
@@ -376,25 +377,3 @@ def _write(materials: Materials, model: Predictor, metrics: dict[str, Any], fold
                 (shutil.copytree if item.is_dir() else shutil.copy2)(item, target / item.name)
         plot_training(read_history(folder / "history.jsonl"), target / "training.png")
         atomic.atomic_write_text(target / "README.md", card.model_card(model, materials.start.origin, metrics["summary"]))
-
-
-@contextlib.contextmanager
-def _stop_on_signal(say: Say) -> Iterator[threading.Event]:
-    """Let Ctrl-C and SIGTERM end the work after the current step; a second Ctrl-C ends it at once."""
-    stopping = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if stopping.is_set():
-            raise KeyboardInterrupt
-        stopping.set()
-        say("stopping after this step; what is best so far is kept (again to stop at once)")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

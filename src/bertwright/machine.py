@@ -6,12 +6,15 @@ import contextlib
 import platform
 import resource
 import sys
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from bertwright.errors import BertwrightError
+from bertwright.linear import Linear
 from bertwright.memory import keep_freed_memory
 
 
@@ -27,12 +30,14 @@ class Machine:
         """Take the GPU if there is one; bfloat16 there, float32 on a CPU, unless told otherwise.
 
         Raises:
-            BertwrightError: cuda was asked for and is not there.
+            BertwrightError: cuda was asked for and is not there, or float16 without it.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise BertwrightError("--device cuda: this torch sees no CUDA device; use --device cpu")
+        if precision == "float16" and device == "cpu":
+            raise BertwrightError("--precision float16: a CPU has no fast products of it; use bfloat16 or float32")
         if threads:
             torch.set_num_threads(threads)
         if device == "cpu":
@@ -45,12 +50,35 @@ class Machine:
         """The context in which forward passes run."""
         if self.precision == "float32":
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        return torch.autocast(self.device.type, getattr(torch, self.precision))
 
     @property
     def token_budget(self) -> int:
         """Tokens of a batch for prediction: enough to fill the device, few enough to stay in its caches."""
         return 2048 if self.device.type == "cpu" else 65536
+
+    def peak_flops(self) -> float:
+        """Floating-point operations a second of the best of a few large matrix products, as fast as they go here."""
+        sizes, repeats = ((1024,), 5) if self.device.type == "cpu" else ((4096, 8192), 10)
+        best = 0.0
+        with torch.inference_mode(), self.computing():
+            for size in sizes:
+                a = torch.randn(size, size, device=self.device)
+                a = a if self.precision == "float32" else a.to(getattr(torch, self.precision))
+                layer = Linear(size, size, bias=False, device=self.device, dtype=a.dtype)
+                for product in (partial(torch.matmul, a, a), partial(layer, a)):
+                    for _ in range(repeats):
+                        self.wait()
+                        began = time.perf_counter()
+                        product()
+                        self.wait()
+                        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+        return best
+
+    def wait(self) -> None:
+        """Wait until the device has done all it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def peak_memory(self) -> int:
         """Bytes that this process held at most: on the GPU if it computes there, else in memory."""

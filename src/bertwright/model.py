@@ -14,16 +14,19 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bertwright.attention import attention
 from bertwright.data.packing import PackedBatch, Rows
 from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.linear import Linear
+from bertwright.masked_loss import masked_word_loss
 from bertwright.noise import Noise, add_dropout, dropout
 
 
@@ -266,11 +269,15 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The stack of layers."""
+    """The stack of layers.
+
+    With ``recompute`` set, a layer's activations are not kept for its backward pass but computed again there.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.recompute = False
 
     def forward(
         self,
@@ -287,8 +294,24 @@ class Encoder(nn.Module):
         """
         last = len(self.layer) - 1
         for number in range(start, last + 1):
-            hidden_TH = self.layer[number](hidden_TH, batch, rows if number == last else None, noise)
+            layer = partial(self.layer[number], batch=batch, rows=rows if number == last else None, noise=noise)
+            if self.recompute and torch.is_grad_enabled():
+                hidden_TH = checkpoint(_repeatable(layer, noise), hidden_TH, use_reentrant=False)
+            else:
+                hidden_TH = layer(hidden_TH)
         return hidden_TH
+
+
+def _repeatable(layer: Callable[[Tensor], Tensor], noise: Noise | None) -> Callable[[Tensor], Tensor]:
+    """A layer that draws the same masks each time it is called."""
+    back = noise.again() if noise is not None else None
+
+    def call(hidden_TH: Tensor) -> Tensor:
+        if back is not None:
+            back()
+        return layer(hidden_TH)
+
+    return call
 
 
 class Pooler(nn.Module):
@@ -396,6 +419,10 @@ class MaskedWordHead(nn.Module):
         """Return logits_MV for the rows given, which should be the masked positions alone."""
         return F.linear(self.transform(hidden_MH), words_VH, self.bias)
 
+    def loss(self, hidden_MH: Tensor, words_VH: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (the sum of the cross-entropies, how many targets were the first guess) without holding all logits."""
+        return masked_word_loss(self.transform(hidden_MH), words_VH, self.bias, targets_M)
+
 
 class Transform(nn.Module):
     """Dense, activation, layer norm, before the comparison with the vocabulary."""
@@ -424,12 +451,28 @@ class Pretraining(nn.Module):
         self.cls = PretrainingHeads(config)
         initialise(self, config)
 
-    def forward(self, batch: PackedBatch, masked: Rows, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+    def features(self, batch: PackedBatch, masked: Rows, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """Return (hidden_MH at the masked rows, hidden_BH of [CLS]); no [CLS] may be masked.
+
+        The last layer computes these rows alone.
+        """
+        rows, masked_M, firsts_B = batch.sequences.firsts_and(masked)
+        hidden_RH = self.encoder(self.embeddings(batch, noise), batch, rows, noise)
+        return hidden_RH.index_select(0, masked_M), hidden_RH.index_select(0, firsts_B)
+
+    def logits(self, batch: PackedBatch, masked: Rows) -> tuple[Tensor, Tensor]:
         """Return (logits_MV at the masked rows, logits_B2: is next, is not next)."""
-        hidden_TH = self.encoder(self.embeddings(batch, noise), batch, None, noise)
-        words_MV = self.cls.predictions(hidden_TH.index_select(0, masked.index_R), self.embeddings.word_embeddings.weight)
-        pooled_BH = self.pooler(hidden_TH.index_select(0, batch.sequences.firsts().index_R))
-        return words_MV, self.cls.seq_relationship(pooled_BH)
+        hidden_MH, cls_BH = self.features(batch, masked)
+        words_MV = self.cls.predictions(hidden_MH, self.embeddings.word_embeddings.weight)
+        return words_MV, self.cls.seq_relationship(self.pooler(cls_BH))
+
+    def forward(
+        self, batch: PackedBatch, masked: Rows, noise: Noise | None, targets_M: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (the sum of the masked words' cross-entropies, how many of them were the first guess, logits_B2)."""
+        hidden_MH, cls_BH = self.features(batch, masked, noise)
+        loss, right = self.cls.predictions.loss(hidden_MH, self.embeddings.word_embeddings.weight, targets_M)
+        return loss, right, self.cls.seq_relationship(self.pooler(cls_BH))
 
 
 def initialise(model: nn.Module, config: BertConfig) -> None:

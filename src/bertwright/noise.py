@@ -10,6 +10,7 @@ On other devices torch's own fused dropout is used, under a generator that the t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -23,13 +24,22 @@ class Noise:
     ``place`` counts the calls of one forward pass, so that no two of them share a mask.
     """
 
-    def __init__(self, seed: int, step: int, device: torch.device | None = None) -> None:
+    def __init__(self, seed: int, step: int, device: torch.device | None = None, batch: int = 0) -> None:
         self._seed = seed
         self._step = step
-        self._place = 0
+        self._place = batch << 32  # which of a step's batches, so that none shares a mask with another
         if device is not None and device.type != "cpu":
-            first, _ = np.random.Philox(key=seed, counter=[0, 2, 0, step]).random_raw(2)
+            first, _ = np.random.Philox(key=seed, counter=[0, 2, batch, step]).random_raw(2)
             torch.manual_seed(int(first) >> 1)
+
+    def again(self) -> Callable[[], None]:
+        """Return what goes back to here, so that the draws from here on can be made a second time."""
+        place = self._place
+
+        def back() -> None:
+            self._place = place
+
+        return back
 
     def mask(self, shape: tuple[int, ...], probability: float) -> Tensor:
         """A float32 CPU tensor of 0 (with ``probability``, to within 2^-16) and 1 / (1 - probability)."""

@@ -22,7 +22,7 @@ from bertwright.machine import Machine
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import Classification
 from bertwright.tokenizer import Tokenizer
-from bertwright.training.recipe import RECIPE_FILE, Recipe, read_recipe
+from bertwright.training.recipe import Recipe
 
 _CHUNK = 2048  # rows that a stream holds at a time
 _CHUNK_CHARACTERS = 4_000_000  # and characters, so that a few huge texts do not fill the memory
@@ -195,7 +195,7 @@ class Predictor:
             config["architectures"] = ["BertModel"]
         checkpoint.write_weights(directory, checkpoint.export_tensors(self.model, prefix="bert."))
         atomic.atomic_write_text(directory / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-        atomic.atomic_write_text(directory / RECIPE_FILE, self.recipe.to_toml())
+        atomic.atomic_write_text(directory / Recipe.FILE, self.recipe.to_toml())
         self.tokenizer.save(directory, max_length=self.model.config.max_position_embeddings)
 
 
@@ -238,9 +238,9 @@ def load(
     held = checkpoint.read(directory, revision=revision)
     where = str(held.config_path)
     config = BertConfig.from_dict(held.config, where)
-    recipe_file = held.directory / RECIPE_FILE
+    recipe_file = held.directory / Recipe.FILE
     recipe = (
-        Recipe.of(read_recipe(recipe_file)) if recipe_file.exists() else Recipe(max_length=config.max_position_embeddings)
+        Recipe.of(Recipe.read(recipe_file)) if recipe_file.exists() else Recipe(max_length=config.max_position_embeddings)
     )
     if "classifier.weight" not in held.tensors:
         raise BertwrightError(

@@ -11,6 +11,7 @@ from rich.table import Table
 from bertwright.data.acceptability import HELD_OUT, generate, write_tsv
 from bertwright.errors import BertwrightError
 from bertwright.finetuning import Run, finetune
+from bertwright.interrupts import Stopped
 from bertwright.training.recipe import Recipe
 from bertwright.workspace import Workspace, resume_command
 
@@ -26,7 +27,7 @@ def quickstart(
 
     Raises:
         BertwrightError: ``out`` is taken, or anything that :func:`finetune` raises.
-        KeyboardInterrupt: it was stopped; what was trained so far is kept.
+        Stopped: it was stopped; what was trained so far is kept.
     """
     options = {"out": str(out), "epochs": epochs, "seed": seed, "overwrite": overwrite, "threads": threads}
     Workspace.claim(Recipe.of(options))
@@ -57,7 +58,7 @@ def quickstart(
         console=Console(stderr=True) if console.is_terminal else console,
     )  # fmt: skip
     if run.interrupted:
-        raise KeyboardInterrupt(f"{out} holds the best so far; go on with: {resume_command(out)}")
+        raise Stopped(f"{out} holds the best so far; go on with: {resume_command('finetune', out)}", run.stopped_by)
     table = Table(title="Can it tell acceptable from unacceptable?", title_justify="left")
     table.add_column("sentences")
     for heading in ("count", "accuracy", "Matthews", "majority"):

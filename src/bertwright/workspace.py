@@ -16,26 +16,23 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
 from bertwright.atomic import atomic_write_text
 from bertwright.errors import BertwrightError, tell
-from bertwright.training.recipe import RECIPE_FILE, Recipe, flag, read_recipe
+from bertwright.training.options import Options, flag
 
 FINISHED = "finished.json"
 _DATA = "data.sha256"
 
-# Where and how a run computes, but not what: another choice gives the same model, or one as good.
-_FREE = {"out", "overwrite", "resume", "save_every", "tensorboard", "device", "threads"}
-# What can be given anew halfway; all else would make the saved states mean something else.
-_MAY_CHANGE = {"learning_rate", "warmup", "schedule", "clip", "epochs", "steps", "patience", "seeds", "precision"}
+Kind = TypeVar("Kind", bound=Options)
 
 
-def resume_command(out: Path) -> str:
-    """What to type to go on with an unfinished run."""
-    return f"bertwright finetune --resume --out {shlex.quote(str(out))}"
+def resume_command(command: str, out: Path) -> str:
+    """What to type to go on with an unfinished run of ``bertwright COMMAND``."""
+    return f"bertwright {command} --resume --out {shlex.quote(str(out))}"
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,15 @@ class Workspace:
 
     out: Path
     folder: Path
+    kind: type[Options]
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with the run."""
+        return resume_command(self.kind.COMMAND, self.out)
 
     @classmethod
-    def claim(cls, recipe: Recipe) -> Workspace:
+    def claim(cls, recipe: Options) -> Workspace:
         """Check, before any work, that the run may write where the recipe says; writes nothing.
 
         Raises:
@@ -59,7 +62,7 @@ class Workspace:
         out = Path(recipe.out)
         folder = out.with_name(out.name + ".training")
         if recipe.resume:
-            if not (folder / RECIPE_FILE).is_file():
+            if not (folder / recipe.FILE).is_file():
                 raise BertwrightError(f"{folder}: nothing to resume; leave --resume out to begin a run")
             _check_replaceable(recipe, out)
         elif recipe.overwrite:
@@ -67,26 +70,27 @@ class Workspace:
         else:
             if folder.exists():
                 raise BertwrightError(
-                    f"{folder}: an unfinished run; go on with: {resume_command(out)}; or begin anew with --overwrite"
+                    f"{folder}: an unfinished run; go on with: {resume_command(recipe.COMMAND, out)}; "
+                    "or begin anew with --overwrite"
                 )
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise BertwrightError(
                     f"{out}: holds something already; choose another --out, or replace it with --overwrite"
                 )
-        return cls(out, folder)
+        return cls(out, folder, type(recipe))
 
-    def resumed(self, given: Mapping[str, Any]) -> Recipe:
+    def resumed(self, kind: type[Kind], given: Mapping[str, Any]) -> Kind:
         """Return the recipe that the run began with, with what ``given`` changes of it; a change is told.
 
         Raises:
             BertwrightError: ``given`` changes what the saved states depend on.
         """
-        file = self.folder / RECIPE_FILE
-        began = Recipe.of(read_recipe(file), where=str(file))
-        recipe = Recipe.of(dataclasses.asdict(began), given)
-        for name in (f.name for f in dataclasses.fields(Recipe) if f.name not in _FREE):
+        file = self.folder / kind.FILE
+        began = kind.of(kind.read(file), where=str(file))
+        recipe = kind.of(dataclasses.asdict(began), given)
+        for name in (f.name for f in dataclasses.fields(kind) if f.name not in kind.FREE):
             before, now = getattr(began, name), getattr(recipe, name)
-            if before != now and name not in _MAY_CHANGE:
+            if before != now and name not in kind.MAY_CHANGE:
                 raise BertwrightError(
                     f"--resume: {flag(name)} is {now!r}, but the run began with {before!r}; "
                     "leave it out, or begin anew with --overwrite"
@@ -95,7 +99,7 @@ class Workspace:
                 tell(f"{flag(name)} is {now!r} from here on; the run began with {before!r}")
         return recipe
 
-    def begin(self, recipe: Recipe, rows: Iterable[bytes]) -> None:
+    def begin(self, recipe: Options, rows: Iterable[bytes]) -> None:
         """Make the folder, or, to resume, check that the rows, given as bytes, are still those that it began with.
 
         Raises:
@@ -106,15 +110,15 @@ class Workspace:
         if recipe.resume:
             if (self.folder / _DATA).read_text() != digest:
                 raise BertwrightError(
-                    f"{self.folder}: the training or validation rows are no longer those that this run began with; "
+                    f"{self.folder}: the data are no longer those that this run began with; "
                     "bring them back, or begin anew with --overwrite"
                 )
-            atomic_write_text(self.folder / RECIPE_FILE, recipe_text)  # the next resume goes on with what changed now
+            atomic_write_text(self.folder / self.kind.FILE, recipe_text)  # the next resume goes on with what changed now
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        atomic_write_text(self.folder / RECIPE_FILE, recipe_text)
         atomic_write_text(self.folder / _DATA, digest)
+        atomic_write_text(self.folder / self.kind.FILE, recipe_text)  # the last: where it is, there is a run to resume
 
     def seed(self, seed: int) -> Path:
         """The folder of one seed, made if need be."""
@@ -131,8 +135,10 @@ class Workspace:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
+    def guarded(self, *, owner: bool = True) -> Iterator[None]:
         """Let a failure of the work inside leave behind either something to resume or nothing.
+
+        Of several processes only the ``owner`` takes anything away.
 
         Raises:
             BertwrightError: in place of an error of the file system.
@@ -141,9 +147,9 @@ class Workspace:
             yield
         except BaseException as error:
             kept = self.resumable()
-            if not kept:
+            if not kept and owner:
                 self.remove()
-            note = f" (the run so far is kept; go on with: {resume_command(self.out)})" if kept else ""
+            note = f" (the run so far is kept; go on with: {self.resume_command})" if kept else ""
             if (reason := _system_error(error)) is not None:
                 remedy = "choose an --out that can be written, with space left"
                 raise BertwrightError(f"cannot write {self.folder}: {reason}; {remedy}{note}") from error
@@ -159,13 +165,13 @@ def _system_error(error: BaseException) -> str | None:
     return error.strerror or str(error) if isinstance(error, OSError) else None
 
 
-def _check_replaceable(recipe: Recipe, out: Path) -> None:
+def _check_replaceable(recipe: Options, out: Path) -> None:
     """Refuse to replace what is no model, or holds the very rows that the run is to read."""
     if not out.is_dir() or not any(out.iterdir()):
         return
-    if not any((out / name).exists() for name in (RECIPE_FILE, "config.json")):
+    if not any((out / name).exists() for name in (recipe.FILE, "config.json")):
         raise BertwrightError(f"{out}: holds something that is no model, and is not replaced; choose another --out")
-    for name in ("train", "validation", "test"):
+    for name in recipe.INPUTS:
         file = getattr(recipe, name)
         if file is not None and Path(file).resolve().is_relative_to(out.resolve()):
-            raise BertwrightError(f"{out}: holds the rows of {flag(name)}, and is not replaced; choose another --out")
+            raise BertwrightError(f"{out}: holds what {flag(name)} names, and is not replaced; choose another --out")

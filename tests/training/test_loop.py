@@ -24,7 +24,8 @@ from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.noise import Noise, dropout
 from bertwright.training import vocabulary
-from bertwright.training.loop import Objective, Outcome, Plan, Record, Rows, plan_steps, rows_of_step, train
+from bertwright.training.epochs import Epochs, RowObjective, Rows
+from bertwright.training.loop import Outcome, Plan, Record, train
 from bertwright.training.observers import History, read_history
 from bertwright.training.optimizer import Optimizer
 from bertwright.training.schedule import learning_rate
@@ -35,10 +36,8 @@ EXAMPLES = 23
 INPUTS_NF = torch.randn(EXAMPLES, 6, generator=torch.Generator().manual_seed(0))
 TARGETS_N = torch.from_numpy(np.random.default_rng(0).integers(0, 3, EXAMPLES))
 WEIGHTS_C = torch.tensor([0.5, 1.0, 4.0])
-PLAN = Plan(
-    batch_size=3, accumulate=3, total=12, per_epoch=3, peak_rate=0.03, warmup=0.2, schedule="linear", metric="loss",
-    patience=0, seed=7, save_every=0,
-)  # fmt: skip
+EPOCHS = Epochs(EXAMPLES, batch_size=3, accumulate=3, seed=7)
+PLAN = Plan(total=12, per_epoch=EPOCHS.steps, peak_rate=0.03, warmup=0.2, schedule="linear", seed=7)
 
 
 class Killed(BaseException):
@@ -70,6 +69,7 @@ class Run:
     """
 
     dropout: float = 0.3
+    epochs: Epochs = EPOCHS
     loss_term: Callable[[int, Tensor], Tensor | float] = lambda number, weight: 0.0
     before_batch: Callable[[int], None] = lambda number: None
     before_validation: Callable[[int], dict[str, float] | None] = lambda number: None
@@ -94,13 +94,13 @@ class Run:
         with torch.no_grad():
             return values or {"loss": float(F.cross_entropy(self.model(INPUTS_NF, None), TARGETS_N))}
 
-    def objective(self) -> Objective:
-        return Objective(
-            examples=EXAMPLES,
+    def objective(self) -> RowObjective:
+        return RowObjective(
+            self.epochs,
             loss_sum=self.loss_sum,
             weight=lambda rows: float(WEIGHTS_C[TARGETS_N[rows]].sum()),
             tokens=lambda rows: int((rows + 1).sum()),
-            validate=self.validate,
+            measure=self.validate,
         )
 
     def train(self, plan: Plan, history: Path, states: Path | None = None, **options: Any) -> Outcome:
@@ -112,7 +112,8 @@ class Run:
 
 def result_of(run: Run, outcome: Outcome, history: Path) -> Result:
     """All that must not depend on whether a run was interrupted; times are left out."""
-    values = {f.name: getattr(outcome, f.name) for f in dataclasses.fields(outcome) if f.name != "seconds"}
+    timings = ("seconds", "elapsed")
+    values = {f.name: getattr(outcome, f.name) for f in dataclasses.fields(outcome) if f.name not in timings}
     assert outcome.best is not None
     values["best"] = {name: tensor.tolist() for name, tensor in outcome.best.items()}
     values["weights"] = {name: tensor.tolist() for name, tensor in run.weights().items()}
@@ -145,6 +146,7 @@ def resumed(folder: Path, plan: Plan = PLAN) -> Result:
 
 
 def stop_after(step: int, plan: Plan) -> Callable[[], bool]:
+    assert plan.total is not None
     calls = iter(range(1, plan.total + 1))
     return lambda: next(calls) == step
 
@@ -155,11 +157,8 @@ def stop_after(step: int, plan: Plan) -> Callable[[], bool]:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.integers(0, 2**40), st.integers(0, 3))
 def test_each_epoch_visits_every_row_once(examples: int, batch: int, accumulate: int, seed: int, epoch: int) -> None:
-    total, per_epoch = plan_steps(examples, batch, accumulate, epochs=4, steps=None)
-    assert total == 4 * per_epoch
-    assert plan_steps(examples, batch, accumulate, epochs=4, steps=7) == (7, per_epoch)
-    plan = dataclasses.replace(PLAN, batch_size=batch, accumulate=accumulate, total=total, per_epoch=per_epoch, seed=seed)
-    steps = [rows_of_step(step, examples, plan) for step in range(epoch * per_epoch, (epoch + 1) * per_epoch)]
+    epochs = Epochs(examples, batch, accumulate, seed)
+    steps = [epochs.batches(step) for step in range(epoch * epochs.steps, (epoch + 1) * epochs.steps)]
     assert sorted(int(row) for batches in steps for rows in batches for row in rows) == list(range(examples))
     for batches in steps[:-1]:
         assert [len(rows) for rows in batches] == [batch] * accumulate
@@ -171,9 +170,9 @@ def test_each_epoch_visits_every_row_once(examples: int, batch: int, accumulate:
 
 def test_the_order_differs_between_epochs_and_seeds() -> None:
     def epoch(number: int, seed: int) -> tuple[int, ...]:
-        plan = dataclasses.replace(PLAN, seed=seed)
-        steps = range(number * PLAN.per_epoch, (number + 1) * PLAN.per_epoch)
-        return tuple(int(row) for step in steps for rows in rows_of_step(step, EXAMPLES, plan) for row in rows)
+        epochs = dataclasses.replace(EPOCHS, seed=seed)
+        steps = range(number * epochs.steps, (number + 1) * epochs.steps)
+        return tuple(int(row) for step in steps for rows in epochs.batches(step) for row in rows)
 
     assert len({epoch(number, seed) for number in range(5) for seed in range(5)}) == 25
 
@@ -181,7 +180,7 @@ def test_the_order_differs_between_epochs_and_seeds() -> None:
 def test_training_sees_the_rows_of_each_step(tmp_path: Path) -> None:
     run = Run()
     outcome = run.train(PLAN, tmp_path / "history.jsonl")
-    assert run.visited == [rows.tolist() for step in range(12) for rows in rows_of_step(step, EXAMPLES, PLAN)]
+    assert run.visited == [rows.tolist() for step in range(12) for rows in EPOCHS.batches(step)]
     assert outcome.tokens == 4 * sum(range(1, EXAMPLES + 1))
     assert (outcome.step, outcome.finished, run.validations) == (12, True, 4)
 
@@ -197,7 +196,7 @@ def test_a_step_descends_the_weighted_mean_of_its_rows(tmp_path: Path) -> None:
     records = [record for record in read_history(tmp_path / "history.jsonl") if record["kind"] == "step"]
     assert [record["step"] for record in records] == list(range(1, 13))
     for step, record in enumerate(records):
-        rows = torch.from_numpy(np.concatenate(rows_of_step(step, EXAMPLES, PLAN)))
+        rows = torch.from_numpy(np.concatenate(EPOCHS.batches(step)))
         optimizer.zero_grad()
         # torch's weighted mean divides by the weights of the targets, as one batch of all these rows would.
         loss = F.cross_entropy(oracle(INPUTS_NF[rows], None), TARGETS_N[rows], WEIGHTS_C)
@@ -215,11 +214,12 @@ def test_a_step_descends_the_weighted_mean_of_its_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(1, 9), (3, 3), (4, 2), (2, 4)])
 def test_accumulated_batches_equal_one_big_batch(tmp_path: Path, batch: int, accumulate: int) -> None:
-    total, per_epoch = plan_steps(EXAMPLES, batch * accumulate, 1, epochs=4, steps=None)
-    plan = dataclasses.replace(PLAN, batch_size=batch * accumulate, accumulate=1, total=total, per_epoch=per_epoch)
-    whole, pieces = Run(dropout=0.0), Run(dropout=0.0)
+    epochs = Epochs(EXAMPLES, batch * accumulate, 1, seed=7)
+    plan = dataclasses.replace(PLAN, total=4 * epochs.steps, per_epoch=epochs.steps)
+    whole = Run(dropout=0.0, epochs=epochs)
+    pieces = Run(dropout=0.0, epochs=dataclasses.replace(epochs, batch_size=batch, accumulate=accumulate))
     whole.train(plan, tmp_path / "whole.jsonl")
-    pieces.train(dataclasses.replace(plan, batch_size=batch, accumulate=accumulate), tmp_path / "pieces.jsonl")
+    pieces.train(plan, tmp_path / "pieces.jsonl")
     losses = [[record["loss"] for record in read_history(tmp_path / f"{name}.jsonl")] for name in ("whole", "pieces")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     torch.testing.assert_close(pieces.weights(), whole.weights(), rtol=1e-4, atol=1e-5)
@@ -277,7 +277,7 @@ def test_killed_while_a_state_is_written_it_goes_on_to_the_same_bits(
     def kill(tensors: dict[str, Tensor], path: Path) -> None:
         nonlocal files
         files += 1
-        if files == 3 * saving - 1:  # a state has three files; this one's second
+        if files == 4 * saving - 2:  # a state has four files; this one's second
             (path.parent.parent / f".{path.parent.name}.0123abcd.partial").mkdir()  # as a kill leaves it behind
             raise Killed
         save_file(tensors, path)
@@ -326,7 +326,7 @@ def test_a_classifier_with_its_occurring_words_goes_on_to_the_same_bits(tmp_path
     generator = np.random.default_rng(1)
     ids = [generator.choice([1, 2, 8, 30], size=length).tolist() for length in (3, 9, 30, 4, 4, 17, 140, 2)]
     table = TokenTable(ids, [[0] * len(row) for row in ids])
-    plan = dataclasses.replace(PLAN, batch_size=2, accumulate=2, total=6, per_epoch=2, save_every=1)
+    plan = dataclasses.replace(PLAN, total=6, per_epoch=2, save_every=1)
 
     def run(folder: Path, **options: Any) -> tuple[dict[str, list[Any]], Outcome]:
         folder.mkdir(exist_ok=True)
@@ -342,7 +342,7 @@ def test_a_classifier_with_its_occurring_words_goes_on_to_the_same_bits(tmp_path
             with torch.no_grad():
                 return {"loss": float(loss_sum(np.arange(8), None))}
 
-        objective = Objective(8, loss_sum, lambda rows: float(len(rows)), lambda rows: len(rows), validate)
+        objective = RowObjective(Epochs(8, 2, 2, 7), loss_sum, lambda rows: float(len(rows)), len, validate)
         optimizer = Optimizer(model, weight_decay=0.01, epsilon=1e-8, clip=1.0)
         outcome = train(optimizer, objective, plan, History(folder / "h.jsonl"), folder / "states", **options)
         vocabulary.restore(model.embeddings, optimizer.decay)
@@ -469,7 +469,7 @@ class Listener:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int | None) -> None:
         self.heard.append(f"begin {step} of {total}")
 
     def record(self, record: Record) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,7 +120,7 @@ def test_clipping_scales_all_gradients_to_the_limit() -> None:
     norm = optimizer.step(1e-3)
     assert norm > 10
     for name, gradient in before.items():
-        torch.testing.assert_close(optimizer.tensors()[f"{name}:exp_avg"], 0.1 * gradient * 0.5 / norm)
+        torch.testing.assert_close(optimizer.tensors()["moments"][f"{name}:exp_avg"], 0.1 * gradient * 0.5 / norm)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -127,52 +130,149 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad: float) -> None:
     give_gradients([model], 0)
     optimizer.step(0.1)
     weights, decay = copy.deepcopy(model), optimizer.decay
-    moments = {name: tensor.clone() for name, tensor in optimizer.tensors().items()}
+    moments = {name: tensor.clone() for name, tensor in optimizer.tensors()["moments"].items()}
     give_gradients([model], 1)
     assert model.dense.bias.grad is not None
     model.dense.bias.grad[1] = bad
     assert not torch.isfinite(torch.tensor(optimizer.step(0.1)))
     assert_same_bits(model, weights)
     assert optimizer.decay == decay
-    assert all(torch.equal(moments[name], tensor) for name, tensor in optimizer.tensors().items())
+    assert all(torch.equal(moments[name], tensor) for name, tensor in optimizer.tensors()["moments"].items())
     assert model.dense.weight.grad is None
 
 
-def test_restored_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    model = Small()
-    optimizer = Optimizer(model, weight_decay=0.1, epsilon=1e-8, clip=1.0)
+class Encoding(nn.Module):
+    """A parameter of each kind that the optimizers tell apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(7, 4)
+        self.encoder = nn.Linear(4, 3)
+        self.LayerNorm = nn.LayerNorm(3)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "muon": {"muon": True},
+    "average": {"average": 0.9},
+    "beta2": {"beta2": 0.95},
+    "scaled": {"scale_loss": True},
+}
+
+
+def build(model: nn.Module, **options: Any) -> Optimizer:
+    return Optimizer(model, weight_decay=0.1, epsilon=1e-8, clip=1.0, **options)
+
+
+def a_step(model: nn.Module, optimizer: Optimizer, step: int) -> float:
+    inputs = torch.arange(7).roll(step)
+    hidden = model.get_submodule("encoder")(model.get_submodule("embedding")(inputs))
+    loss = (model.get_submodule("LayerNorm")(hidden) * torch.arange(21).view(7, 3)).pow(2).mean()
+    optimizer.backward(loss)
+    return optimizer.step(0.01 * (step + 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_restored_it_goes_on_to_the_same_bits(tmp_path: Path, kind: str) -> None:
+    model = Encoding()
+    optimizer = build(model, **KINDS[kind])
     for step in range(5):
-        give_gradients([model], step)
-        optimizer.step(0.01 * (step + 1))
-    save_file(optimizer.tensors(), tmp_path / "moments.safetensors")
-    resumed_model, decay = copy.deepcopy(model), optimizer.decay
-    resumed = Optimizer(resumed_model, weight_decay=0.1, epsilon=1e-8, clip=1.0)
-    resumed.restore(load_file(tmp_path / "moments.safetensors"), decay)
+        a_step(model, optimizer, step)
+    for name, tensors in optimizer.tensors().items():
+        save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / f"{name}.safetensors")
+    values = json.loads(json.dumps(optimizer.values()))
+    resumed_model = Encoding()
+    resumed = build(resumed_model, **KINDS[kind])
+    resumed.restore({name: load_file(tmp_path / f"{name}.safetensors") for name in optimizer.tensors()}, values)
     for step in range(5, 10):
-        give_gradients([model, resumed_model], step)
-        assert optimizer.step(0.01 * (step + 1)) == resumed.step(0.01 * (step + 1))
+        assert a_step(model, optimizer, step) == a_step(resumed_model, resumed, step)
         assert_same_bits(model, resumed_model)
-    assert resumed.decay == optimizer.decay
-    assert {k: v.tolist() for k, v in resumed.tensors().items()} == {k: v.tolist() for k, v in optimizer.tensors().items()}
+    assert resumed.values() == optimizer.values()
+    for name, tensors in optimizer.tensors().items():
+        assert {k: v.tolist() for k, v in resumed.tensors()[name].items()} == {k: v.tolist() for k, v in tensors.items()}
+
+
+def test_muon_turns_the_matrices_of_the_encoder_alone() -> None:
+    model, by_adam = Encoding(), Encoding()
+    optimizer, adam = build(model, muon=True), build(by_adam)
+    for step in range(3):
+        a_step(model, optimizer, step)
+        a_step(by_adam, adam, step)
+    kinds = {key for key in optimizer.tensors()["moments"] if key.startswith("encoder.weight")}
+    assert kinds == {"encoder.weight:momentum_buffer"}
+    assert "embedding.weight:exp_avg" in optimizer.tensors()["moments"]
+    assert not torch.equal(model.encoder.weight, by_adam.encoder.weight)
+    # Its update is nearly orthogonal: however unlike the singular values of a gradient are, those of the update are alike.
+    one = Encoding()
+    optimizer = Optimizer(one, weight_decay=0.0, epsilon=1e-8, clip=0.0, muon=True)
+    before = one.encoder.weight.detach().clone()
+    gradient = torch.diag(torch.tensor([1.0, 0.3, 0.1, 0.05]))[:3]
+    (one.encoder.weight * gradient).sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step(0.01)
+    singular = torch.linalg.svdvals(before - one.encoder.weight.detach())
+    assert float(singular.min() / singular.max()) > 0.5
+
+
+def test_the_average_follows_the_weights_and_is_taken_in_the_end() -> None:
+    model = Encoding()
+    optimizer = build(model, average=0.75)
+    wanted = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for step in range(4):
+        a_step(model, optimizer, step)
+        wanted = {name: 0.75 * wanted[name] + 0.25 * p.detach() for name, p in model.named_parameters()}
+    now = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with optimizer.averaged():
+        torch.testing.assert_close(dict(model.named_parameters()), wanted)
+    assert all(torch.equal(now[name], p) for name, p in model.named_parameters())
+    optimizer.take_average()
+    torch.testing.assert_close(dict(model.named_parameters()), wanted)
+
+
+def test_a_step_that_overflows_is_skipped_and_the_scale_falls() -> None:
+    model = Encoding()
+    optimizer = build(model, scale_loss=True)
+    a_step(model, optimizer, 0)
+    before, scale = copy.deepcopy(model), optimizer.values()["scaler"]["scale"]
+    optimizer.backward(model.encoder.weight.sum() * 1e38)
+    assert not math.isfinite(optimizer.step(0.1))
+    assert_same_bits(model, before)
+    assert optimizer.values()["scaler"]["scale"] == scale / 2
+    assert math.isfinite(a_step(model, optimizer, 1))
+
+
+def test_scaling_changes_no_step() -> None:
+    plain, scaled = Encoding(), Encoding()
+    one, other = build(plain), build(scaled, scale_loss=True)
+    for step in range(5):
+        assert a_step(plain, one, step) == pytest.approx(a_step(scaled, other, step), rel=1e-6)
+    torch.testing.assert_close(dict(plain.named_parameters()), dict(scaled.named_parameters()))
 
 
 def test_what_is_restored_is_a_copy() -> None:
     model = Small()
-    optimizer = Optimizer(model, weight_decay=0.1, epsilon=1e-8, clip=1.0)
+    optimizer = build(model)
     give_gradients([model], 0)
     optimizer.step(0.01)
-    held = {name: tensor.clone() for name, tensor in optimizer.tensors().items()}
-    optimizer.restore(held, 1.0)
+    held = {group: {name: t.clone() for name, t in tensors.items()} for group, tensors in optimizer.tensors().items()}
+    optimizer.restore(held, optimizer.values())
     give_gradients([model], 1)
     optimizer.step(0.01)
-    assert all(float(tensor) == 1 for name, tensor in held.items() if name.endswith(":step"))
+    assert all(float(tensor) == 1 for name, tensor in held["moments"].items() if name.endswith(":step"))
 
 
 def test_a_state_of_another_run_is_refused() -> None:
-    model = Small()
-    optimizer = Optimizer(model, weight_decay=0.1, epsilon=1e-8, clip=1.0)
+    model = Encoding()
+    optimizer = build(model)
+    weights = optimizer.tensors()["weights"]
     with pytest.raises(BertwrightError, match=r"no embedding\.weight:step; it belongs to another run"):
-        optimizer.restore({}, 1.0)
+        optimizer.restore({"weights": weights, "moments": {}, "average": {}}, optimizer.values())
+    with pytest.raises(BertwrightError, match=r"does not fit this run: embedding\.weight differs"):
+        optimizer.restore({"weights": {}, "moments": {}, "average": {}}, optimizer.values())
+    with pytest.raises(BertwrightError, match="averaging or precision"):
+        optimizer.restore({"weights": weights, "moments": {}, "average": weights}, optimizer.values())
+    with pytest.raises(BertwrightError, match="averaging or precision"):
+        build(Encoding(), scale_loss=True).restore({"weights": weights, "moments": {}, "average": {}}, optimizer.values())
 
 
 def test_frozen_parameters_are_left_alone() -> None:
@@ -185,7 +285,7 @@ def test_frozen_parameters_are_left_alone() -> None:
         parameter.grad = torch.ones_like(parameter)
     assert optimizer.step(0.1) == pytest.approx((12 + 3 + 3 + 3) ** 0.5)
     assert torch.equal(model.embedding.weight, before)
-    assert not any(name.startswith("embedding") for name in optimizer.tensors())
+    assert not any(name.startswith("embedding") for tensors in optimizer.tensors().values() for name in tensors)
 
 
 def test_nothing_to_train_is_refused() -> None:

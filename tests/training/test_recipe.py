@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertwright.errors import BertwrightError
-from bertwright.training.recipe import Recipe, flag, preset, read_recipe
+from bertwright.training.options import flag
+from bertwright.training.recipe import Recipe, preset
 
 FIELDS = dataclasses.fields(Recipe)
 
@@ -81,7 +82,12 @@ def test_a_wrong_type_is_refused_and_never_converted(name: str, value: object, w
         ("warmup", 1.5, 1.0, "--warmup must be at most 1, not 1.5"),
         ("dropout", 1.0, 0.0, "--dropout must be at most 0.99, not 1.0"),
         ("seed", 2**32, 2**32 - 1, "--seed must be at most 4294967295, not 4294967296"),
-        ("schedule", "liner", "linear", "--schedule is 'liner'; did you mean 'linear'? (known: linear, cosine, constant)"),
+        (
+            "schedule",
+            "liner",
+            "linear",
+            "--schedule is 'liner'; did you mean 'linear'? (known: linear, cosine, constant, trapezoid)",
+        ),
         ("quoting", "x", "csv", "--quoting is 'x' (known: auto, literal, csv)"),
     ],
 )
@@ -126,7 +132,7 @@ def test_toml_gives_the_very_same_recipe_back(tmp_path_factory: pytest.TempPathF
     recipe = Recipe.of(values)
     file = tmp_path_factory.getbasetemp() / "recipe.toml"
     file.write_text(recipe.to_toml(), encoding="utf-8", newline="")
-    assert Recipe.of(read_recipe(file)) == recipe
+    assert Recipe.of(Recipe.read(file)) == recipe
 
 
 @pytest.mark.parametrize(
@@ -144,15 +150,15 @@ def test_a_bad_recipe_file_is_named_with_what_is_wrong(tmp_path: Path, content: 
     file = tmp_path / "mine.toml"
     file.write_bytes(content)
     with pytest.raises(BertwrightError) as caught:
-        read_recipe(file)
+        Recipe.read(file)
     assert str(caught.value).startswith(f"{file}: {message}")
 
 
 def test_a_recipe_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(BertwrightError, match=r"none\.toml: cannot read this recipe file: No such file"):
-        read_recipe(tmp_path / "none.toml")
+        Recipe.read(tmp_path / "none.toml")
     with pytest.raises(BertwrightError, match="cannot read this recipe file: Is a directory"):
-        read_recipe(tmp_path)
+        Recipe.read(tmp_path)
 
 
 def test_the_book_preset_has_the_settings_of_the_chapter() -> None:

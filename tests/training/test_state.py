@@ -115,6 +115,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "no state.json": lambda state: (state / "state.json").unlink(),
     "an empty state.json": put("state.json", b""),
     "half a state.json": cut("state.json", 80),
+    "one bit of state.json": lambda state: flip_a_bit(state / "state.json"),
     "zeros for a state.json": put("state.json", b"\0" * 200),
     "bytes that are no text": put("state.json", b"\xff" * 20),
     "a list for a state.json": put("state.json", "[1, 2]"),
@@ -133,6 +134,14 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, damage: st
     with pytest.warns(BertwrightWarning, match=r"step-8: damaged state .* trying the one before"):
         got = newest(tmp_path)
     assert_same(got, state_of(4))
+
+
+def test_what_a_killed_saving_left_behind_goes_away(tmp_path: Path) -> None:
+    save(tmp_path, 4, state_of(4))
+    (tmp_path / ".step-8.0123abcd.partial").mkdir()
+    (tmp_path / ".step-8.0123abcd.partial" / "weights.safetensors").write_bytes(b"half")
+    save(tmp_path, 8, state_of(8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-4", "step-8"]
 
 
 def test_a_damaged_state_is_replaced_when_its_step_comes_again(tmp_path: Path) -> None:

@@ -45,6 +45,22 @@ class Sequences:
         """The first token of each sequence, where BERT puts [CLS]."""
         return Rows(self.offsets_B1[:-1].long(), (1,) * len(self.lengths))
 
+    def firsts_and(self, others: Rows) -> tuple[Rows, Tensor, Tensor]:
+        """The first token of each sequence and ``others``, none of which is a first token.
+
+        Returns:
+            All these rows; and among them the places of the others, and of the first tokens.
+        """
+        device = others.index_R.device
+        counts_B = torch.tensor(others.counts)
+        sequence_M = torch.repeat_interleave(torch.arange(len(counts_B)), counts_B)
+        others_M = (torch.arange(len(sequence_M)) + sequence_M + 1).to(device)
+        firsts_B = (torch.cumsum(counts_B, 0) - counts_B + torch.arange(len(counts_B))).to(device)
+        index_R = torch.empty(len(others_M) + len(firsts_B), dtype=torch.long, device=device)
+        index_R[others_M] = others.index_R
+        index_R[firsts_B] = self.offsets_B1[:-1].long()
+        return Rows(index_R, tuple(count + 1 for count in others.counts)), others_M, firsts_B
+
     def to(self, device: torch.device) -> Sequences:
         """The same sequences with their offsets on ``device``."""
         return Sequences(self.lengths, self.offsets_B1.to(device, non_blocking=True))

@@ -156,8 +156,10 @@ def plot_matthews_per_batch(values: Sequence[float], total: float, path: str | o
     _save(figure, path)
 
 
-def plot_training(history: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+def plot_training(history: Sequence[dict[str, Any]], path: str | os.PathLike[str], *, beside: Sequence[str] = ()) -> None:
     """Draw training and validation loss over the steps of a run, and under them a panel for each validation metric.
+
+    ``beside`` names values of the steps, such as ``gradient_norm``, that get a panel each too.
 
     ``history`` holds ``{"kind": "step", "step": int, "loss": float, "learning_rate": float}`` and ``{"kind":
     "validation", "step": int, "epoch": int, "loss": float, <metric>: float, ...}`` in the order they happened; records
@@ -178,7 +180,7 @@ def plot_training(history: Sequence[dict[str, Any]], path: str | os.PathLike[str
     described = {"kind", "step", "epoch", "loss"}
     metric_names = list(dict.fromkeys(name for record in validations for name in record if name not in described))
 
-    heights = [2.0] + [1.0] * len(metric_names)
+    heights = [2.0] + [1.0] * (len(metric_names) + len(beside))
     figure = Figure(figsize=(7.0, 1.0 + 1.6 * sum(heights)), layout="constrained")
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     if steps:
@@ -189,10 +191,13 @@ def plot_training(history: Sequence[dict[str, Any]], path: str | os.PathLike[str
         _mark_epochs(panels[0], validations)
     panels[0].set_ylabel("loss")
     panels[0].legend(fontsize=9)
-    for panel, name in zip(panels[1:], metric_names, strict=True):
+    for panel, name in zip(panels[1:], metric_names, strict=False):
         measured = [record for record in validations if name in record]
         at, value = _column(measured, "step"), _column(measured, name)
         panel.plot(at, value, color=GREEN, marker="o", markersize=4, linewidth=1.5)
+        panel.set_ylabel(name.replace("_", " "), parse_math=False)
+    for panel, name in zip(panels[1 + len(metric_names) :], beside, strict=True):
+        panel.plot(_column(steps, "step"), _column(steps, name), color=SKY_BLUE, linewidth=0.8)
         panel.set_ylabel(name.replace("_", " "), parse_math=False)
     for panel in panels:
         panel.grid(alpha=0.3)

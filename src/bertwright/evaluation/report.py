@@ -175,3 +175,28 @@ def _name(name: str, columns: int) -> Text:
 
 def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def pretraining_report(metrics: dict[str, Any], title: str) -> Table:
+    """Return what a pretraining measured on held-out text, and how fast it went."""
+    training = metrics["training"]
+    table = _table(title, ["measure", "value"], ["left", "right"])
+    for name, value in metrics["heldout"].items():
+        table.add_row(f"held-out {name.replace('_', ' ').replace('mlm', 'MLM').replace('nsp', 'NSP')}", _score(value))
+    table.add_row("steps", f"{training['steps']:,}")
+    table.add_row("tokens", f"{training['tokens']:,}")
+    table.add_row("tokens a second", f"{training['tokens_per_second']:,.0f}")
+    table.add_row("of the machine's peak", f"{training['fraction_of_peak']:.0%}")
+    table.add_row("minutes", f"{training['seconds_in_all'] / 60:.1f}")
+    return table
+
+
+def guesses_table(filled: dict[str, Any]) -> Table:
+    """What a model would put in the masks of a text: a row for each guess, with the text it makes."""
+    table = _table(filled["text"], ["mask", "token", "probability", "text"], ["right", "left", "right", "left"])
+    for number, guesses in enumerate(filled["masks"], 1):
+        for guess in guesses:
+            token, text = shortened(literal(guess["token"]), 16), shortened(literal(guess["text"]), 40)
+            table.add_row(f"{number}", Text(token), f"{guess['probability']:.4f}", Text(text))
+        table.add_section()
+    return table

@@ -1,39 +1,38 @@
 """The one training loop.
 
-It knows nothing of tasks, models or data: it is given functions of row numbers. Everything random in it is a pure
-function of (seed, step), so the state to save is weights, moments, counters and nothing else.
+It knows nothing of tasks, models or data: it asks an objective for batches and for their share of the loss. Everything
+random in it is a pure function of (seed, step), so the state to save is weights, moments, counters and nothing else.
+
+On several processes each takes its part of every step's batches; gradients and measures are summed over them.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from bertwright.errors import BertwrightError
 from bertwright.noise import Noise
 from bertwright.training import state as saved_state
 from bertwright.training.optimizer import Optimizer
+from bertwright.training.processes import ALONE, Processes
 from bertwright.training.schedule import learning_rate
 from bertwright.training.state import State
 
-Rows = npt.NDArray[np.int64]
 Record = dict[str, Any]
 
 
 class Observer(Protocol):
     """What is told of a running training: one record a step, one a validation."""
 
-    def begin(self, step: int, total: int) -> None:
-        """Training starts (or goes on) at ``step`` of ``total``."""
+    def begin(self, step: int, total: int | None) -> None:
+        """Training starts (or goes on) at ``step`` of ``total``; None where the clock ends it."""
 
     def record(self, record: Record) -> None:
         """A record for ``history.jsonl``: its ``kind`` is ``step`` or ``validation``."""
@@ -43,40 +42,71 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What is trained, as functions of row numbers.
+class Share:
+    """What one batch adds to its optimizer step.
 
-    ``loss_sum`` returns the weighted sum of the rows' losses, ``weight`` the sum of their weights: their quotient is
-    the loss, however the rows are cut into batches.
+    The shares of a step's batches sum to its loss, and so do ``measures`` by name: what is shown beside the loss.
     """
 
-    examples: int
-    loss_sum: Callable[[Rows, Noise], Tensor]
-    weight: Callable[[Rows], float]
-    tokens: Callable[[Rows], int]
-    validate: Callable[[], dict[str, float]]
+    loss: Tensor
+    tokens: int
+    measures: Mapping[str, Tensor | float]
+
+
+class Objective(Protocol):
+    """What is trained."""
+
+    def batches(self, step: int, progress: float) -> Sequence[Any]:
+        """Describe the batches of an optimizer step, those of all processes; asked once for each step, in order.
+
+        ``progress`` is the part of the training that is done, from 0 to 1.
+        """
+
+    def share(self, batch: Any, noise: Noise) -> Share:
+        """Compute a batch's share of the step's loss."""
+
+    def validate(self) -> dict[str, float]:
+        """Measure the model as it is."""
+
+    def position(self) -> dict[str, Any]:
+        """Where in the data the next step begins, as JSON; empty where the step alone says it."""
+
+    def seek(self, position: dict[str, Any]) -> None:
+        """Go to what :meth:`position` gave."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How it is trained. ``total`` counts optimizer steps, ``per_epoch`` those of one pass."""
+    """How it is trained: for ``total`` optimizer steps, or for ``max_seconds`` by the clock.
 
-    batch_size: int
-    accumulate: int
-    total: int
+    ``per_epoch`` counts the steps of one pass over the rows, or those between two validations where there are no
+    passes to count (``in_epochs`` off).
+    """
+
+    total: int | None
     per_epoch: int
     peak_rate: float
     warmup: float
     schedule: str
-    metric: str
-    patience: int
     seed: int
-    save_every: int
+    metric: str = "loss"
+    patience: int = 0
+    save_every: int = 0
+    save_minutes: float = math.inf
+    max_seconds: float = math.inf
+    in_epochs: bool = True
+    keep_best: bool = True
+
+    def __post_init__(self) -> None:
+        assert self.total is not None or self.max_seconds < math.inf, "a training must end"
 
 
 @dataclass
 class Outcome:
-    """How training went. ``best`` holds the trained weights of the best validation; None if there was none yet."""
+    """How training went. ``best`` holds the trained weights of the best validation; None if there was none yet.
+
+    ``seconds`` counts the steps alone, ``elapsed`` all from the beginning on: validations and saving too.
+    """
 
     step: int = 0
     best: dict[str, Tensor] | None = None
@@ -85,24 +115,10 @@ class Outcome:
     best_epoch: int = 0
     best_value: float = math.nan
     seconds: float = 0.0
+    elapsed: float = 0.0
     tokens: int = 0
     finished: bool = False
     validations: list[Record] = field(default_factory=list)
-
-
-def plan_steps(examples: int, batch_size: int, accumulate: int, epochs: int, steps: int | None) -> tuple[int, int]:
-    """Return (optimizer steps in all, optimizer steps of one epoch)."""
-    per_epoch = math.ceil(math.ceil(examples / batch_size) / accumulate)
-    return (steps or per_epoch * epochs), per_epoch
-
-
-def rows_of_step(step: int, examples: int, plan: Plan) -> list[Rows]:
-    """The batches of an optimizer step: each epoch passes over all rows once, in an order drawn from (seed, epoch)."""
-    epoch, within = divmod(step, plan.per_epoch)
-    order = np.random.Generator(np.random.Philox(key=plan.seed, counter=[0, 1, 0, epoch])).permutation(examples)
-    size = plan.batch_size * plan.accumulate
-    rows = order[within * size : (within + 1) * size]
-    return [rows[i : i + plan.batch_size] for i in range(0, len(rows), plan.batch_size)]
 
 
 def train(
@@ -114,6 +130,7 @@ def train(
     *,
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    processes: Processes = ALONE,
 ) -> Outcome:
     """Train to the end of the plan, or until ``stop`` says so, and return how it went.
 
@@ -125,27 +142,32 @@ def train(
         states: folder for resumable states, None to keep none.
         resume: go on from the newest state there; from the beginning if the run ended before its first.
         stop: asked after each step; True saves a state and returns what is best so far.
+        processes: those that train together; each calls this function.
 
     Raises:
         BertwrightError: the loss or its gradient is not finite (names the step; the last good state stays).
     """
     outcome = Outcome()
     if resume and states is not None and any(states.glob("step-*")):
-        _restore(saved_state.newest(states), optimizer, outcome)
+        _restore(saved_state.newest(states), optimizer, objective, outcome)
     observer.begin(outcome.step, plan.total)
+    clock = _Clock(outcome, processes)
     try:
-        while outcome.step < plan.total and not _out_of_patience(outcome, plan):
+        while not (_done(plan, outcome) or _out_of_patience(outcome, plan)):
             began = time.perf_counter()
-            record = _step(optimizer, objective, plan, outcome)
+            record = _step(optimizer, objective, plan, outcome, processes)
             record["seconds"] = time.perf_counter() - began
             outcome.seconds += record["seconds"]
+            clock.read()
             observer.record(record)
-            last = outcome.step == plan.total
+            last = _done(plan, outcome)
             if outcome.step % plan.per_epoch == 0 or last:
                 _validate(optimizer, objective, plan, observer, outcome)
-            stopping = stop() and not last
-            if states is not None and (stopping or last or outcome.step % (plan.save_every or plan.per_epoch) == 0):
-                _save(states, optimizer, outcome)
+                clock.read()
+            stopping = processes.any(stop()) and not last
+            if states is not None and (stopping or last or clock.save_is_due(plan)):
+                _save(states, optimizer, objective, outcome, processes)
+                clock.saved()
             if stopping:
                 return outcome
         outcome.finished = True
@@ -154,81 +176,128 @@ def train(
     return outcome
 
 
-def _step(optimizer: Optimizer, objective: Objective, plan: Plan, outcome: Outcome) -> Record:
+class _Clock:
+    """Time since the very beginning of a run, earlier parts of it included, and since the last saving."""
+
+    def __init__(self, outcome: Outcome, processes: Processes) -> None:
+        self._outcome, self._processes = outcome, processes
+        self._began = time.monotonic() - outcome.elapsed
+        self._saved = time.monotonic()
+
+    def read(self) -> None:
+        """Set ``outcome.elapsed``, alike on all processes."""
+        self._outcome.elapsed = self._processes.agreed(time.monotonic() - self._began)
+
+    def save_is_due(self, plan: Plan) -> bool:
+        """Whether a state should be saved after this step."""
+        minutes = (self._began + self._outcome.elapsed - self._saved) / 60
+        by_time = self._processes.agreed(minutes) >= plan.save_minutes if plan.save_minutes < math.inf else False
+        return by_time or self._outcome.step % (plan.save_every or plan.per_epoch) == 0
+
+    def saved(self) -> None:
+        """A state has been saved."""
+        self._saved = time.monotonic()
+
+
+def _progress(plan: Plan, outcome: Outcome) -> float:
+    by_steps = outcome.step / plan.total if plan.total is not None else 0.0
+    return min(max(by_steps, outcome.elapsed / plan.max_seconds), 1.0)
+
+
+def _done(plan: Plan, outcome: Outcome) -> bool:
+    return _progress(plan, outcome) >= 1
+
+
+# A schedule by the clock goes through this many ticks in place of steps.
+_TICKS = 1_000_000
+
+
+def _rate(plan: Plan, outcome: Outcome) -> float:
+    if plan.total is not None and plan.max_seconds == math.inf:
+        return learning_rate(outcome.step, plan.total, plan.peak_rate, plan.warmup, plan.schedule)
+    tick = min(int(_progress(plan, outcome) * _TICKS), _TICKS - 1)
+    return learning_rate(tick, _TICKS, plan.peak_rate, plan.warmup, plan.schedule)
+
+
+def _step(optimizer: Optimizer, objective: Objective, plan: Plan, outcome: Outcome, processes: Processes) -> Record:
     step = outcome.step
-    batches = rows_of_step(step, objective.examples, plan)
-    weight = sum(objective.weight(rows) for rows in batches)
-    loss = 0.0
-    for number, rows in enumerate(batches):
-        # A batch's masks must differ from those of the other batches of its step.
-        noise = Noise(plan.seed, step * plan.accumulate + number, optimizer.device)
-        total = objective.loss_sum(rows, noise) / weight
-        total.backward()  # type: ignore[no-untyped-call]
-        loss += float(total.detach())
-    tokens = sum(objective.tokens(rows) for rows in batches)
+    progress = _progress(plan, outcome)
+    batches = objective.batches(step, progress)
+    own = range(processes.rank, len(batches), processes.world)
+    shares: dict[str, Tensor | float] = {}
+    for number in own:
+        # A batch's masks must differ from those of the other batches of its step, whichever process computes it.
+        share = objective.share(batches[number], Noise(plan.seed, step, optimizer.device, number))
+        optimizer.backward(share.loss, processes, last=number == own[-1])
+        values: dict[str, Tensor | float] = {"loss": share.loss.detach(), "tokens": float(share.tokens), **share.measures}
+        for name, value in values.items():
+            shares[name] = shares.get(name, 0.0) + value
+    sums = processes.summed(shares)
+    tokens, loss = int(sums.pop("tokens")), sums.pop("loss")
     outcome.tokens += tokens
     if not math.isfinite(loss):
         raise _diverged("loss", loss, step, plan)
-    rate = learning_rate(step, plan.total, plan.peak_rate, plan.warmup, plan.schedule)
+    rate = _rate(plan, outcome)
     norm = optimizer.step(rate)
     if not math.isfinite(norm):
-        raise _diverged("gradient's norm", norm, step, plan)
+        if not optimizer.skips:
+            raise _diverged("gradient's norm", norm, step, plan)
+        norm = 0.0  # float16: the scaler tries the next step with a smaller scale
     outcome.step += 1
-    return {"kind": "step", "step": step + 1, "loss": loss, "learning_rate": rate, "gradient_norm": norm, "tokens": tokens}
+    record = {"kind": "step", "step": step + 1, "loss": loss, **sums}
+    record |= {"learning_rate": rate, "gradient_norm": norm, "tokens": tokens}
+    return record if plan.max_seconds == math.inf else record | {"progress": progress}
 
 
 def _diverged(what: str, value: float, step: int, plan: Plan) -> BertwrightError:
+    epoch = f" (epoch {step // plan.per_epoch + 1})" if plan.in_epochs else ""
     return BertwrightError(
-        f"the {what} became {value} at step {step + 1} (epoch {step // plan.per_epoch + 1}); nothing of this step was kept. "
+        f"the {what} became {value} at step {step + 1}{epoch}; nothing of this step was kept. "
         "Try a lower --learning-rate, a longer --warmup or --precision float32"
     )
 
 
 def _validate(optimizer: Optimizer, objective: Objective, plan: Plan, observer: Observer, outcome: Outcome) -> None:
-    values = objective.validate()
+    with optimizer.averaged():
+        values = objective.validate()
     epoch = math.ceil(outcome.step / plan.per_epoch)
-    record: Record = {"kind": "validation", "step": outcome.step, "epoch": epoch, **values}
+    record: Record = {"kind": "validation", "step": outcome.step, **({"epoch": epoch} if plan.in_epochs else {}), **values}
     outcome.validations.append(record)
     observer.record(record)
-    value = values[plan.metric]
+    value = values.get(plan.metric, math.nan)
     better = math.isnan(outcome.best_value) or (
         value < outcome.best_value if plan.metric == "loss" else value > outcome.best_value
     )
     if better:
         outcome.best_value, outcome.best_step, outcome.best_epoch = value, outcome.step, epoch
         outcome.best_decay = optimizer.decay
-        outcome.best = {name: p.detach().clone() for name, p in optimizer.parameters.items()}
+        if plan.keep_best:
+            outcome.best = {name: p.detach().clone() for name, p in optimizer.parameters.items()}
 
 
 def _out_of_patience(outcome: Outcome, plan: Plan) -> bool:
     if not plan.patience or not outcome.validations:
         return False
-    return int(outcome.validations[-1]["epoch"]) - outcome.best_epoch >= plan.patience
+    return math.ceil(int(outcome.validations[-1]["step"]) / plan.per_epoch) - outcome.best_epoch >= plan.patience
 
 
 _COUNTERS = (
-    "step", "best_decay", "best_step", "best_epoch", "best_value", "seconds", "tokens", "validations",
+    "step", "best_decay", "best_step", "best_epoch", "best_value", "seconds", "elapsed", "tokens", "validations",
 )  # fmt: skip
 
 
-def _save(states: Path, optimizer: Optimizer, outcome: Outcome) -> None:
-    values = {name: getattr(outcome, name) for name in _COUNTERS} | {"decay": optimizer.decay}
-    tensors: dict[str, Mapping[str, Tensor]] = {
-        "weights": optimizer.parameters,
-        "moments": optimizer.tensors(),
-        "best": outcome.best or {},
-    }
-    saved_state.save(states, outcome.step, State(tensors, values))
+def _save(states: Path, optimizer: Optimizer, objective: Objective, outcome: Outcome, processes: Processes) -> None:
+    values = {name: getattr(outcome, name) for name in _COUNTERS}
+    values |= {"position": objective.position(), "optimizer": optimizer.values()}
+    tensors: dict[str, Mapping[str, Tensor]] = {**optimizer.tensors(), "best": outcome.best or {}}
+    if processes.first:
+        saved_state.save(states, outcome.step, State(tensors, values))
+    processes.wait()
 
 
-def _restore(state: State, optimizer: Optimizer, outcome: Outcome) -> None:
-    weights = state.tensors["weights"]
-    with torch.no_grad():
-        for name, parameter in optimizer.parameters.items():
-            if name not in weights or weights[name].shape != parameter.shape:
-                raise BertwrightError(f"the saved state does not fit this run: {name} differs; use the run's own recipe")
-            parameter.copy_(weights[name])
-    optimizer.restore(state.tensors["moments"], state.values["decay"])
+def _restore(state: State, optimizer: Optimizer, objective: Objective, outcome: Outcome) -> None:
+    optimizer.restore(state.tensors, state.values["optimizer"])
+    objective.seek(state.values["position"])
     for name in _COUNTERS:
         setattr(outcome, name, state.values[name])
     best = state.tensors["best"]

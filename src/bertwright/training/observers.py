@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bertwright.errors import BertwrightError
 from bertwright.training.loop import Observer, Record
@@ -22,7 +21,7 @@ class Observers:
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int | None) -> None:
         """Tell all."""
         for observer in self._observers:
             observer.begin(step, total)
@@ -49,7 +48,7 @@ class History:
         self._path = path
         self._file: TextIO | None = None
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int | None) -> None:
         """Open the file, keeping the records up to ``step``."""
         kept = [r for r in read_history(self._path) if r["step"] <= step] if step else []
         self._file = self._path.open("w", encoding="utf-8", buffering=1)
@@ -83,42 +82,39 @@ def read_history(path: Path) -> list[Record]:
 _SHORT = {"f1_macro": "F1", "matthews_correlation": "Matthews"}
 
 
-class _Rate(ProgressColumn):
-    """Steps a second, over the last half minute."""
-
-    def render(self, task: Task) -> Text:
-        """Return the rate, or nothing before the first step."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} steps/s", style="progress.data.speed")
+_TICKS = 10_000  # of a bar that shows the time that has passed, not steps
 
 
 class ProgressBar:
     """A bar with loss, rate and time left on a terminal; elsewhere a line for each validation and each half minute."""
 
-    def __init__(self, title: str, console: Console) -> None:
+    def __init__(self, title: str, console: Console, *, peak: float = 0.0) -> None:
         self._title = title
+        self._peak = peak  # floating-point operations a second that the machine can do at most, where it is known
+        self._flops = 0.0
         self._console = console
         self._bar: Progress | None = None
-        self._total = 0
+        self._total: int | None = None
         self._loss = float("nan")
+        self._tokens = 0
         self._said = time.monotonic()
-        self._began = (0, time.monotonic())
+        self._began = (0.0, time.monotonic())
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int | None) -> None:
         """Show the bar."""
         self._total = total
-        self._began = (step, time.monotonic())
+        self._began = (float(step), time.monotonic())
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
-                MofNCompleteColumn(),
+                TextColumn("{task.fields[done]}"),
                 TextColumn("{task.fields[loss]}"),
-                _Rate(),
+                TextColumn("{task.fields[rate]}", style="progress.data.speed"),
                 TimeRemainingColumn(compact=True),
                 console=self._console,
             )
-            self._bar.add_task(self._title, total=total, completed=step, loss="")
+            self._bar.add_task(self._title, total=total or _TICKS, completed=step if total else 0, done="", loss="", rate="")
             self._bar.start()
 
     def record(self, record: Record) -> None:
@@ -127,20 +123,35 @@ class ProgressBar:
             # Smoothed over about twenty steps: the loss of a single batch jumps too much to read.
             smoothed = self._loss * 0.95 + record["loss"] * 0.05
             self._loss = record["loss"] if self._loss != self._loss else smoothed
+            self._tokens += record["tokens"]
+            self._flops += record.get("flops", 0.0)
             if self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], completed=record["step"], loss=f"loss {self._loss:.3f}")
+                step, place = record["step"], record["step"]
+                if self._total is None:
+                    place = round(record["progress"] * _TICKS)
+                done = f"{step:,}" if self._total is None else f"{step:,}/{self._total:,}"
+                loss = f"loss {self._loss:.3f}"
+                self._bar.update(self._bar.task_ids[0], completed=place, done=done, loss=loss, rate=self._rates(step)[1])
             elif time.monotonic() - self._said > 30:
                 self._said = time.monotonic()
-                first, began = self._began
-                rate = (record["step"] - first) / max(self._said - began, 1e-9)
-                left = (self._total - record["step"]) / max(rate, 1e-9)
-                self._say(
-                    f"{self._title}: step {record['step']:,}/{self._total:,}, loss {self._loss:.3f}, "
-                    f"{rate:.1f} steps/s, {left:.0f} s left"
-                )
+                rate, shown = self._rates(record["step"])
+                of = "" if self._total is None else f"/{self._total:,}"
+                left = f", {(self._total - record['step']) / max(rate, 1e-9):.0f} s left" if self._total is not None else ""
+                done = f" ({record['progress']:.0%} of the time)" if self._total is None else ""
+                self._say(f"{self._title}: step {record['step']:,}{of}{done}, loss {self._loss:.3f}, {shown}{left}")
             return
         shown = ", ".join(f"{_SHORT.get(k, k)} {v:.4f}" for k, v in _measured(record).items())
-        self._say(f"epoch {record['epoch']}: validation {shown}")
+        where = f"epoch {record['epoch']}: validation" if "epoch" in record else f"step {record['step']:,}: held-out"
+        self._say(f"{where} {shown}")
+
+    def _rates(self, step: int) -> tuple[float, str]:
+        """Steps a second since the beginning, and as shown: with the tokens, where there are many."""
+        first, began = self._began
+        seconds = max(time.monotonic() - began, 1e-9)
+        rate = (step - first) / seconds
+        if not self._peak:
+            return rate, f"{rate:.1f} steps/s"
+        return rate, f"{self._tokens / seconds:,.0f} tokens/s, {self._flops / seconds / self._peak:.0%} of peak"
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -164,7 +175,7 @@ class TensorBoard:
         self._writer_class: Any = SummaryWriter
         self._writer: Any = None
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int | None) -> None:
         """Open a file of events."""
         self._writer = self._writer_class(str(self._folder), purge_step=step + 1 if step else None)
 

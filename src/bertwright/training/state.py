@@ -1,7 +1,7 @@
 """The state of an unfinished run: enough to go on to the very same bits.
 
-A state is a directory ``step-N`` with safetensors files and a ``state.json`` that holds their SHA-256. It is written
-beside its name and renamed, so that a state is either whole or not there; the last two are kept.
+A state is a directory ``step-N`` with safetensors files and a ``state.json`` that holds their SHA-256, its own in its last
+line. It is written beside its name and renamed, so that a state is either whole or not there; the last two are kept.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ class State:
 def save(folder: Path, step: int, state: State) -> None:
     """Write ``state`` as ``folder/step-N`` and drop all but the last two."""
     folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".step-*"):  # of a saving that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     with atomic_directory(folder / f"step-{step}", overwrite=True) as target:
         digests = {}
         for name, tensors in state.tensors.items():
             file = target / f"{name}.safetensors"
             save_file({key: value.detach().contiguous() for key, value in tensors.items()}, file)
             digests[name] = _digest(file)
-        (target / "state.json").write_text(json.dumps({"files": digests, "values": state.values}, indent=1))
+        content = json.dumps({"files": digests, "values": state.values}, indent=1)
+        (target / "state.json").write_text(f"{content}\n{hashlib.sha256(content.encode()).hexdigest()}\n")
     for _, old in _saved(folder)[:-2]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -64,7 +67,10 @@ def _saved(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _read(path: Path) -> State:
-    content = json.loads((path / "state.json").read_text())
+    text, _, digest = (path / "state.json").read_text().removesuffix("\n").rpartition("\n")
+    if hashlib.sha256(text.encode()).hexdigest() != digest:
+        raise ValueError("state.json has another checksum")
+    content = json.loads(text)
     tensors = {}
     for name, digest in content["files"].items():
         file = path / f"{name}.safetensors"

@@ -1,0 +1,171 @@
+"""The command line's frame: one app, what ends it, and how options become flags."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+import signal
+import sys
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from bertwright.errors import BertwrightError, BertwrightWarning
+from bertwright.evaluation.report import literal
+from bertwright.interrupts import Stopped
+from bertwright.training.options import Options, flag
+
+app = typer.Typer(
+    name="bertwright",
+    help="BERT the whole way: fine-tune it on your texts, judge it, use it, keep it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel="Machine")]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel="Machine")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0: one for each core.", rich_help_panel="Machine")]
+ModelArgument = Annotated[str, typer.Argument(help="A fine-tuned model: its directory or hub id.", show_default=False)]
+
+
+# What a wrong command line raises; newer versions of typer bring it themselves, older ones take it from click.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def main() -> None:
+    """Run the command line. A user's mistake ends in one line and exit code 2, Ctrl-C in 130, SIGTERM in 143."""
+    warnings.simplefilter("always", BertwrightWarning)
+    warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_run(sys.argv[1:] or ["--help"]))
+
+
+def _run(arguments: list[str]) -> int:
+    # Not typer's own main: it would make a box of an error, and lose what an interrupted run has to say.
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("bertwright", arguments) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as end:
+        return end.exit_code
+    except _UsageError as error:
+        note("error", _usage(error))
+        return 2
+    except BertwrightError as error:
+        note("error", str(error))
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's own, which is not imported for --help
+            raise
+        note("error", "the GPU's memory is full; lower --batch-size (and raise --accumulate) or --max-length")
+        return 2
+    except KeyboardInterrupt as stop:
+        note("stopped", str(stop) or "interrupted")
+        return 128 + (stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail again
+    return 0
+
+
+def _usage(error: Any) -> str:
+    message = error.format_message().rstrip(".")
+    return message if error.ctx is None else f"{message}; see {error.ctx.command_path} --help"
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Stopped("", number)
+
+
+def note(kind: str, message: str) -> None:
+    """Say a line on standard error, such as ``note: …``."""
+    print(f"{kind}: {literal(message)}", file=sys.stderr)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+) -> None:
+    if issubclass(category, BertwrightWarning):
+        note("note", str(message))
+    else:
+        note("warning", f"{message} ({Path(filename).name}:{lineno})")
+
+
+def flags_of(kind: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag for each option of ``kind``; those not given stay out of the command's ``options``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        taken = {parameter.name for parameter in own}
+        kinds = {name: _plain(hint) for name, hint in kind.kinds().items() if name not in taken}
+        flags = []
+        for f in kind.in_order():
+            if f.name in taken:
+                continue
+            plain = kinds[f.name]
+            choices = f.metadata.get("choices", ())
+            text = f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices and "auto" not in choices else "")
+            # As part of the text: were it the flag's own default, one could not tell whether the flag was given.
+            default = "" if f.default in (None, ()) or plain is bool else f" [dim]\\[default: {f.default}][/dim]"
+            given_as = typer.Option(
+                *([flag(f.name)] if plain is bool else []),
+                help=text + default,
+                rich_help_panel=f.metadata["section"],
+                metavar={int: "<int>", float: "<float>"}.get(plain),
+            )
+            annotation: Any = Annotated[(bool if plain is bool else str) | None, given_as]
+            flags.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+
+        def wrapped(**given: Any) -> None:
+            options = {name: _parsed(name, given.pop(name), plain) for name, plain in kinds.items()}
+            command(**given, **{name: value for name, value in options.items() if value is not None})
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + flags
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        wrapped.__doc__ = command.__doc__
+        wrapped.__name__ = command.__name__
+        return wrapped
+
+    return decorate
+
+
+def _plain(hint: Any) -> type:
+    """The type of a flag: of ``int | None`` it is int, of a tuple of names the text that lists them."""
+    if isinstance(hint, types.UnionType):
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    return str if typing.get_origin(hint) is tuple else hint
+
+
+def _parsed(name: str, given: str | bool | None, kind: type) -> Any:
+    if given is None or isinstance(given, bool) or kind is str:
+        return given
+    try:
+        return kind(given)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise BertwrightError(f"{flag(name)} must be {wanted}, not {given!r}") from None
+
+
+@contextlib.contextmanager
+def writing(path: Path | None) -> Iterator[TextIO]:
+    """A file that appears whole or not at all; without a path standard output."""
+    if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # texts of any script, whatever the terminal's
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    from bertwright.atomic import atomic_write_stream
+
+    with atomic_write_stream(path) as file:
+        yield file

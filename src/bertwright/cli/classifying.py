@@ -1,0 +1,253 @@
+"""The commands around a fine-tuned model: finetune, evaluate, predict."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+from rich.console import Console
+
+import bertwright
+from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, flags_of, note, writing
+from bertwright.errors import BertwrightError
+from bertwright.interrupts import Stopped
+from bertwright.training.recipe import Recipe, preset
+
+if TYPE_CHECKING:
+    from bertwright.masked_lm import MaskedLM
+
+
+@app.command()
+@flags_of(Recipe)
+def finetune(
+    recipe: Annotated[Path | None, typer.Option(help="Recipe file (TOML); flags win over it.")] = None,
+    preset_name: Annotated[str | None, typer.Option("--preset", help="Settings that come with bertwright: book.")] = None,
+    **options: Any,
+) -> None:
+    """Fine-tune a BERT on labelled texts.
+
+    Example: bertwright finetune --train train.tsv --text sentence --label label --test test.tsv --out runs/mine
+    """
+    from bertwright.evaluation.report import evaluation_report
+    from bertwright.finetuning import finetune as run
+    from bertwright.workspace import resume_command
+
+    begin = (preset(preset_name) if preset_name else {}) | (Recipe.read(recipe) if recipe else {})
+    result = run(begin, **options)
+    console = Console()
+    for split in ("validation", "test"):
+        if split in result.metrics:
+            console.print(evaluation_report(result.metrics[split], f"{result.out}: {split}"), "")
+    if "over_seeds" in result.metrics:
+        from bertwright.evaluation.report import seeds_table
+
+        console.print(seeds_table(result.metrics), "")
+    console.print(f"written to {result.out}", markup=False, highlight=False, soft_wrap=True)
+    if result.interrupted:
+        again = resume_command("finetune", result.out)
+        raise Stopped(f"{result.out} holds the best so far; go on with: {again}", result.stopped_by)
+
+
+Text = Annotated[str | None, typer.Option(help="Column of the text; default: as in training.", rich_help_panel="Data")]
+ColumnNames = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of a file's columns; '' for a file with a header. Default: as in training.", rich_help_panel="Data"
+    ),
+]
+Delimiter = Annotated[str | None, typer.Option(help="Column separator.", rich_help_panel="Data")]
+Quoting = Annotated[str | None, typer.Option(help="auto, literal or csv.", rich_help_panel="Data")]
+
+
+def _given_columns(columns: str | None, **given: str | None) -> dict[str, Any]:
+    """Fields of Columns: those that a flag was given for; an empty one takes a column away."""
+    fields: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}
+    if columns is not None:
+        fields["names"] = tuple(name.strip() for name in columns.split(",") if name.strip())
+    return fields
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled rows: .tsv, .csv, .jsonl or .parquet; minimal pairs: .jsonl, a folder of them, .tar.xz.",
+            show_default=False,
+        ),
+    ],
+    task: Annotated[
+        str, typer.Option(help="classification, or blimp: minimal pairs, with a pretrained model.")
+    ] = "classification",
+    text: Text = None,
+    pair: Annotated[str | None, typer.Option(help="Column of the second text.", rich_help_panel="Data")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label.", rich_help_panel="Data")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Column to report results by; '' for none.", rich_help_panel="Data")
+    ] = None,
+    columns: ColumnNames = None,
+    delimiter: Delimiter = None,
+    quoting: Quoting = None,
+    metric: Annotated[str | None, typer.Option(help="What heads the report; default: as in training.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where numbers, rows and plots go; default: evaluation-NAME in the model's directory."),
+    ] = None,
+    sets: Annotated[
+        str | None, typer.Option(help="Sets or phenomena, a comma between.", rich_help_panel="Minimal pairs")
+    ] = None,
+    per_set: Annotated[
+        int | None, typer.Option(help="Pairs of each set, evenly spaced; default: all.", rich_help_panel="Minimal pairs")
+    ] = None,
+    score: Annotated[
+        str,
+        typer.Option(
+            help="pll, or pll-word-l2r, which is fairer to words of several pieces.", rich_help_panel="Minimal pairs"
+        ),
+    ] = "pll",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Judge a fine-tuned model on labelled rows, or a pretrained one on minimal pairs.
+
+    Example: bertwright evaluate runs/mine test.tsv
+    """
+    from bertwright.evaluation.files import write_evaluation
+    from bertwright.evaluation.report import evaluation_report
+
+    if out is None and not Path(model).is_dir():
+        raise BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
+    folder = out or Path(model) / f"evaluation-{data.name.split('.')[0]}"
+    if task not in ("classification", "blimp"):
+        raise BertwrightError(f"--task is {task!r}; use classification or blimp")
+    if task == "blimp":
+        if any(one is not None for one in (text, pair, label, source, columns, delimiter, quoting, metric)):
+            raise BertwrightError("--task blimp has fields of its own: leave --text, --label, --columns, --metric … out")
+        lm = bertwright.load_masked_lm(model, device=device, precision=precision, threads=threads)
+        _evaluate_minimal_pairs(lm, data, folder, sets, per_set, score)
+        return
+    if sets is not None or per_set is not None or score != "pll":
+        raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
+    predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
+    given = _given_columns(columns, text=text, pair=pair, label=label, source=source, delimiter=delimiter, quoting=quoting)
+    result = predictor.evaluate(data, metric=metric, **given)
+    write_evaluation(folder, result.metrics, result.predictions)
+    console = Console()
+    console.print(evaluation_report(result.metrics, f"{model}: {data.name}"), "")
+    console.print(f"numbers, rows and plots are in {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _evaluate_minimal_pairs(
+    lm: MaskedLM, data: Path, folder: Path, sets: str | None, per_set: int | None, score: str
+) -> None:
+    from bertwright.evaluation.minimal_pairs import minimal_pairs_report, write_minimal_pairs
+    from bertwright.evaluation.progress import TokenProgress
+
+    only = [name.strip() for name in (sets or "").split(",") if name.strip()]
+    console = Console()
+    with TokenProgress("scoring", Console(stderr=True)) as progress:
+        result = lm.evaluate_blimp(data, only=only, per_set=per_set, method=score, progress=progress)
+    metrics = result.metrics
+    write_minimal_pairs(folder, result.accuracies, metrics, result.predictions)
+    console.print(minimal_pairs_report(result.accuracies, f"{data.name}, {score}"), "")
+    if metrics["pairs"] < metrics["pairs_in_data"]:
+        note("note", f"{metrics['pairs']:,} of {metrics['pairs_in_data']:,} pairs, {per_set:,} of each set, evenly spaced")
+    if unknown := metrics["unknown_tokens"]:
+        note("note", f"{unknown:,} of {metrics['tokens']:,} tokens are [UNK]: the vocabulary cannot spell them")
+    console.print(f"numbers, pairs and plot are in {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def predict(
+    model: ModelArgument,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; - reads one a line from standard input.")] = None,
+    input: Annotated[Path | None, typer.Option(help="A file of rows; it needs no labels.", rich_help_panel="Data")] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(help="Second text, once for each text; with --input its column.", rich_help_panel="Data"),
+    ] = None,
+    text: Text = None,
+    columns: ColumnNames = None,
+    delimiter: Delimiter = None,
+    quoting: Quoting = None,
+    format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",
+    output: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Classify texts: given here, from a file, or streaming from standard input.
+
+    On standard input each line is a text (for a model of pairs: two, a tab between).
+
+    A line that is empty or unreadable gets a record that says why it was skipped.
+
+    A text that is too long is cut, and its record says by how much.
+
+    Example: bertwright predict runs/mine "a first text" "a second text"
+    """
+    from bertwright.data.examples import Example
+    from bertwright.data.readers import read_examples, stream_lines
+
+    if format not in ("jsonl", "csv"):
+        raise BertwrightError(f"--format is {format!r}; use jsonl or csv")
+    if bool(texts) == (input is not None) or (texts is not None and len(texts) > 1 and "-" in texts):
+        raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
+    given = _given_columns(columns, text=text, delimiter=delimiter, quoting=quoting)
+    if given and input is None:
+        raise BertwrightError("--text, --columns, --delimiter and --quoting say how to read a file: give it with --input")
+    predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
+    if input is not None:
+        if pair:
+            given["pair"] = pair[0]
+        columns_wanted = dataclasses.replace(predictor.columns, label=None, source=None, **given)
+        records = predictor.predict_rows(read_examples(input, columns_wanted))
+    elif texts == ["-"]:
+        if pair:
+            raise BertwrightError("--pair goes with texts given here; on standard input a tab comes before the second text")
+        lines = stream_lines(sys.stdin.buffer, "standard input", pairs=predictor.recipe.pair is not None)
+        records = predictor.predict_rows(lines)
+    else:
+        assert texts is not None
+        if pair and len(pair) != len(texts):
+            raise BertwrightError(f"{len(texts)} texts but {len(pair)} --pair; each text needs its own")
+        rows = [Example(text=text, pair=pair[i] if pair else None, where=f"text {i + 1}") for i, text in enumerate(texts)]
+        records = predictor.predict_rows(rows)
+    with writing(output) as file:
+        counts = _write_records(records, file, format, predictor.labels)
+    if counts["skipped"] or counts["cut"]:
+        note(
+            "note",
+            f"{counts['rows']:,} rows: {counts['skipped']:,} skipped, {counts['cut']:,} cut to the longest length",
+        )
+
+
+def _write_records(records: Iterable[dict[str, Any]], file: TextIO, format: str, labels: tuple[str, ...]) -> dict[str, int]:
+    counts = {"rows": 0, "skipped": 0, "cut": 0}
+    table = csv.writer(file, lineterminator="\n")
+    if format == "csv":
+        table.writerow(
+            ["text", "pair", "predicted", "probability", *(f"probability of {label}" for label in labels), "skipped", "cut"]
+        )
+    for record in records:
+        counts["rows"] += 1
+        counts["skipped"] += "skipped" in record
+        counts["cut"] += "cut" in record
+        if format == "jsonl":
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        else:
+            probabilities = record.get("probabilities", {})
+            table.writerow(
+                [record.get(k) for k in ("text", "pair", "predicted", "probability")]
+                + [probabilities.get(label) for label in labels]
+                + [record.get("skipped"), record.get("cut")]
+            )
+    return counts

@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM: end after the current step, with what is there kept."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+
+class Stopped(KeyboardInterrupt):
+    """The user or the system ended a run; its message says what is kept and how to go on.
+
+    ``signal`` is the number of the signal that asked for it; the command line leaves with 128 more than that.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+@dataclass
+class Stopping:
+    """Whether a run has been asked to end, and by which signal."""
+
+    signal: int = 0
+
+    def asked(self) -> bool:
+        """Whether it has been."""
+        return self.signal != 0
+
+
+@contextlib.contextmanager
+def stop_on_signal(say: Callable[[str], None]) -> Iterator[Stopping]:
+    """Let Ctrl-C and SIGTERM end the work after the current step; a second one ends it at once."""
+    stopping = Stopping()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stopping.asked():
+            raise Stopped("", number)
+        stopping.signal = number
+        say("stopping after this step; what is best so far is kept (again to stop at once)")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""From raw text to a prepared corpus, on all cores or on many machines."""

@@ -1,0 +1,1 @@
+"""Pretraining: masked words and next sentence, from a recipe to a model directory."""

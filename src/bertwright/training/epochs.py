@@ -1,0 +1,88 @@
+"""Training rows as batches: each epoch passes once over all of them, in an order of its own.
+
+The order is a pure function of (seed, epoch), so that a resumed run needs nothing but its step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from bertwright.noise import Noise
+from bertwright.training.loop import Share
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """How ``examples`` rows are cut: ``batch_size`` rows a batch, ``accumulate`` batches an optimizer step."""
+
+    examples: int
+    batch_size: int
+    accumulate: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of one epoch; the last may be smaller."""
+        return math.ceil(math.ceil(self.examples / self.batch_size) / self.accumulate)
+
+    def batches(self, step: int) -> list[Rows]:
+        """The rows of each batch of an optimizer step."""
+        epoch, within = divmod(step, self.steps)
+        generator = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 1, 0, epoch]))
+        order = generator.permutation(self.examples)
+        size = self.batch_size * self.accumulate
+        rows = order[within * size : (within + 1) * size]
+        return [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one batch, and the weight that all rows of its optimizer step have together."""
+
+    rows: Rows
+    step_weight: float
+
+
+@dataclass(frozen=True)
+class RowObjective:
+    """An :class:`~bertwright.training.loop.Objective` over labelled rows, as functions of row numbers.
+
+    ``loss_sum`` returns the weighted sum of the rows' losses, ``weight`` the sum of their weights: their quotient is
+    the loss, however the rows are cut into batches.
+    """
+
+    epochs: Epochs
+    loss_sum: Callable[[Rows, Noise], Tensor]
+    weight: Callable[[Rows], float]
+    tokens: Callable[[Rows], int]
+    measure: Callable[[], dict[str, float]]
+
+    def batches(self, step: int, progress: float) -> Sequence[Batch]:
+        """The batches of an optimizer step."""
+        rows = self.epochs.batches(step)
+        weight = sum(self.weight(part) for part in rows)
+        return [Batch(part, weight) for part in rows]
+
+    def share(self, batch: Batch, noise: Noise) -> Share:
+        """The batch's share of the step's loss."""
+        return Share(self.loss_sum(batch.rows, noise) / batch.step_weight, self.tokens(batch.rows), {})
+
+    def validate(self) -> dict[str, float]:
+        """Measure the model as it is."""
+        return self.measure()
+
+    def position(self) -> dict[str, Any]:
+        """Nothing: the step says all."""
+        return {}
+
+    def seek(self, position: dict[str, Any]) -> None:
+        """Nothing to do: the step says all."""

@@ -1,0 +1,474 @@
+"""Pretraining from end to end on a tiny corpus: it learns, it can be killed at any moment, and processes change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from rich.console import Console
+
+import bertwright
+from bertwright import checkpoint
+from bertwright.data.packing import Rows, TokenTable
+from bertwright.data.shards import TokenCorpus
+from bertwright.errors import BertwrightError, BertwrightWarning
+from bertwright.interrupts import Stopped
+from bertwright.machine import Machine
+from bertwright.model import BertConfig, Pretraining
+from bertwright.noise import Noise
+from bertwright.pretraining.objective import PretrainingObjective
+from bertwright.pretraining.run import PretrainingRun, pretrain
+from bertwright.training.observers import History, read_history
+from bertwright.training.options import flag
+from bertwright.training.pretraining_recipe import PretrainingRecipe
+from command_line import run
+from tiny_corpus import write_tiny_corpus
+from tiny_model import QUICK, no_plots, rows, write_tsv
+
+QUIET = Console(quiet=True)
+SHORT: dict[str, Any] = {
+    "max_length": "32",
+    "batch_tokens": "512",
+    "learning_rate": 1e-2,
+    "steps": 12,
+    "validate_every": 5,
+    "heldout_tokens": 300,
+    "threads": 1,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_corpus(tmp_path_factory.mktemp("corpus") / "tokens", tiny_dir)
+
+
+@pytest.fixture(scope="module")
+def config(tiny_dir: Path) -> str:
+    return str(tiny_dir / "config.json")
+
+
+def made(corpus: Path, out: Path, **options: Any) -> PretrainingRun:
+    with no_plots():
+        result = pretrain(corpus, SHORT | options, out=out, console=QUIET)
+    assert result is not None
+    return result
+
+
+def history_of(out: Path) -> list[dict[str, Any]]:
+    """All that must not depend on the machine's pace."""
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in read_history(out / "history.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Path, config: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run from random weights; tests only read it."""
+    return made(corpus, tmp_path_factory.mktemp("undisturbed") / "run", config=config).out
+
+
+# --- what it makes ----------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_masked_words_and_next_sentences(corpus: Path, config: str, tmp_path: Path) -> None:
+    options = SHORT | {"steps": 150, "batch_tokens": "1024", "dropout": 0.0}
+    result = pretrain(corpus, options, config=config, out=tmp_path / "run", console=QUIET)
+    assert result is not None
+    first, *_, last = [record for record in read_history(result.out / "history.jsonl") if record["kind"] == "validation"]
+    assert last["mlm_loss"] < first["mlm_loss"] - 0.4
+    assert last["mlm_accuracy"] > 0.2, "within a subject one of five words"
+    assert last["nsp_accuracy"] > 0.65, "sentences of another subject are told from the next ones"
+    assert result.metrics["heldout"]["mlm_loss"] == last["mlm_loss"]
+    training = result.metrics["training"]
+    assert (training["steps"], training["processes"]) == (150, 1)
+    assert 0 < training["fraction_of_peak"] < 1
+    wanted = {"README.md", "config.json", "history.jsonl", "metrics.json", "model.safetensors", "pretraining.toml"}
+    assert wanted | {"training.png", "vocab.txt", "tokenizer.json"} <= {path.name for path in result.out.iterdir()}
+    assert not result.out.with_name("run.training").exists()
+
+
+def test_transformers_opens_it_and_has_the_same_loss(undisturbed: Path) -> None:
+    oracle, loading = transformers.BertForPreTraining.from_pretrained(undisturbed, output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    held = checkpoint.read(undisturbed)
+    model = Pretraining(BertConfig.from_dict(held.config, ""))
+    assert not checkpoint.load_into(model, held.tensors, where="").new
+    table = TokenTable([[2, 9, 4, 7, 3], [2, 4, 4, 3, 8, 8, 3]], [[0] * 5, [0, 0, 0, 0, 1, 1, 1]])
+    batch = table.pack(np.arange(2))
+    targets_M = torch.tensor([9, 8])
+    loss, _, logits_B2 = model.eval()(batch, Rows(torch.tensor([1, 9]), (1, 1)), None, targets_M)
+    with torch.no_grad():
+        given = [oracle.eval()(input_ids=ids, token_type_ids=types) for ids, types in (
+            (batch.input_ids_T[None, :5], batch.token_type_ids_T[None, :5]),
+            (batch.input_ids_T[None, 5:], batch.token_type_ids_T[None, 5:]),
+        )]  # fmt: skip
+    words_MV = torch.stack([given[0].prediction_logits[0, 1], given[1].prediction_logits[0, 4]])
+    torch.testing.assert_close(loss, F.cross_entropy(words_MV, targets_M, reduction="sum"), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_B2, torch.cat([g.seq_relationship_logits for g in given]), rtol=1e-5, atol=1e-5)
+
+
+def test_step_two_starts_from_it(undisturbed: Path, tmp_path: Path) -> None:
+    train = write_tsv(tmp_path / "train.tsv", rows(80))
+    run = bertwright.finetune(QUICK, model=str(undisturbed), train=train, out=tmp_path / "fine", console=QUIET)
+    assert run.metrics["validation"]["examples"] > 0
+
+
+def test_it_goes_on_from_a_checkpoint_with_another_objective(corpus: Path, tiny_dir: Path, tmp_path: Path) -> None:
+    shown = run(
+        "pretrain", corpus, "--model", tiny_dir, "--objective", "mlm", "--out", tmp_path / "run",
+        *(part for name, value in (SHORT | {"steps": 3}).items() for part in (flag(name), value)),
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    assert "freshly initialised: cls (7 tensors)" in shown.err
+    assert "NSP" not in shown.out
+    before, after = (checkpoint.read(path).tensors for path in (tiny_dir, tmp_path / "run"))
+    assert torch.equal(before["pooler.dense.weight"], after["pooler.dense.weight"]), "it has no part in the loss"
+    assert not torch.equal(before["embeddings.word_embeddings.weight"], after["embeddings.word_embeddings.weight"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "mlm+sop"},
+        {"whole_words": True, "masking_rate": "0.3:0.15"},
+        {"optimizer": "muon", "schedule": "trapezoid"},
+        {"average": 0.9, "schedule": "cosine"},
+        {"precision": "bfloat16"},
+        {"recompute": True},
+        {"max_length": "16:0.5,40:0.5", "batch_tokens": "256:0.5,512:0.5"},
+        {"accumulate": 3, "clip": 0.0},
+        {"steps": None, "epochs": 1},
+    ],
+    ids=str,
+)
+def test_every_choice_trains(corpus: Path, config: str, tmp_path: Path, options: dict[str, Any]) -> None:
+    result = made(corpus, tmp_path / "run", config=config, **options)
+    steps = [record for record in read_history(result.out / "history.jsonl") if record["kind"] == "step"]
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert PretrainingRecipe.of(PretrainingRecipe.read(result.out / "pretraining.toml")).to_toml()
+
+
+def test_more_than_99_hundredths_of_the_budget_are_real_tokens(corpus: Path, config: str, tmp_path: Path) -> None:
+    result = made(corpus, tmp_path / "run", config=config, batch_tokens="2048", steps=4)
+    tokens = [record["tokens"] for record in read_history(result.out / "history.jsonl") if record["kind"] == "step"]
+    assert all(2048 - 32 < count <= 2048 for count in tokens)
+
+
+def test_the_average_of_the_weights_is_what_is_written_and_measured(corpus: Path, config: str, tmp_path: Path) -> None:
+    plain = made(corpus, tmp_path / "plain", config=config)
+    averaged = made(corpus, tmp_path / "averaged", config=config, average=0.8)
+    steps = [[r["loss"] for r in history_of(run.out) if r["kind"] == "step"] for run in (plain, averaged)]
+    assert steps[0] == steps[1], "averaging changes no step"
+    assert plain.metrics["heldout"]["loss"] != averaged.metrics["heldout"]["loss"]
+
+
+def test_a_time_budget_ends_the_run_on_time_with_the_schedule_done(corpus: Path, config: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    result = made(corpus, tmp_path / "run", config=config, steps=None, max_time="3s", validate_every=20)
+    took = time.monotonic() - began
+    steps = [record for record in read_history(result.out / "history.jsonl") if record["kind"] == "step"]
+    assert 3 <= result.metrics["training"]["seconds_in_all"] < 4.5
+    assert took < 20
+    rates = [record["learning_rate"] for record in steps]
+    peak = rates.index(max(rates))
+    assert 0 < peak < len(rates) / 2
+    assert rates[-1] < 0.2 * max(rates)
+    assert [record["progress"] for record in steps] == sorted(record["progress"] for record in steps)
+
+
+# --- any batch again --------------------------------------------------------------------------------------------------
+
+
+def test_any_batch_is_made_again_from_seed_and_step(corpus: Path, config: str) -> None:
+    text = TokenCorpus.open(corpus), TokenCorpus.open(corpus, "heldout")
+    recipe = PretrainingRecipe.of(SHORT, {"config": config, "accumulate": 2})
+    model = Pretraining(BertConfig.from_dict(json.loads(Path(config).read_text()), ""))
+
+    def objective() -> PretrainingObjective:
+        return PretrainingObjective(model, *text, recipe, Machine(torch.device("cpu"), "float32"))
+
+    def bits(one: PretrainingObjective, step: int) -> list[tuple[Any, ...]]:
+        ready = [one.prepare(planned) for planned in one.batches(step, step / 12)]
+        return [
+            (r.batch.input_ids_T.tolist(), r.rows.index_R.tolist(), r.targets_M.tolist(), r.labels_B.tolist()) for r in ready
+        ]
+
+    whole = objective()
+    wanted = [bits(whole, step) for step in range(12)]
+    assert len({str(batches) for batches in wanted}) == 12
+    for step in (0, 5, 11):
+        again = objective()
+        for earlier in range(step):
+            again.batches(earlier, earlier / 12)  # planned, not read: what lies before costs nothing
+        assert bits(again, step) == wanted[step]
+
+
+def test_no_two_batches_of_a_run_share_a_dropout_mask() -> None:
+    draws = {tuple(Noise(0, step, None, batch).mask((32,), 0.5).tolist()) for step in range(8) for batch in range(8)}
+    assert len(draws) == 64
+
+
+# --- stopped, killed, resumed -----------------------------------------------------------------------------------------
+
+
+def arguments(corpus: Path, out: Path, config: str, **options: Any) -> list[str]:
+    typed = [str(part) for name, value in (SHORT | options).items() for part in (flag(name), value)]
+    return ["-m", "bertwright", "pretrain", str(corpus), "--config", config, "--out", str(out), *typed]
+
+
+def same(one: Path, other: Path) -> None:
+    assert history_of(one) == history_of(other)
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_after_a_step_and_it_goes_on_to_the_same_bits(
+    corpus: Path, config: str, tmp_path: Path, undisturbed: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = stopped_at(7, corpus, config, tmp_path / "run", monkeypatch, number)
+    assert "go on with: bertwright pretrain --resume" in str(stopped)
+    assert stopped.signal == number
+    assert not (tmp_path / "run").exists()
+    assert run("pretrain", "--resume", "--out", tmp_path / "run").code == 0
+    same(tmp_path / "run", undisturbed)
+
+
+def only_with_all_kills() -> None:
+    if not os.environ.get("BERTWRIGHT_ALL_KILLS"):
+        pytest.skip("takes minutes; run it with BERTWRIGHT_ALL_KILLS=1")
+
+
+def killed_run(command: list[str], out: Path, seed: int) -> int:
+    """Run the command, killing it and all its processes again and again; return how often."""
+    draw = random.Random(seed)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    kills = 0
+    while True:
+        states = out.with_name(out.name + ".training")
+        resume = ["--resume"] if (states / "pretraining.toml").is_file() else []
+        with subprocess.Popen(
+            [sys.executable, *command, *resume], env=environment, start_new_session=True, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stderr is not None
+            begun = False
+            # Wait for it to work, so that the kill comes in a step or a saving and not while Python starts.
+            said: list[bytes] = []
+            for line in process.stderr:
+                said.append(line)
+                if begun := b"tokens in" in line:
+                    break
+            try:
+                process.wait(timeout=draw.uniform(0.1, 2.5) if begun and kills < 25 else None)
+            except subprocess.TimeoutExpired:
+                children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+                for number in (process.pid, *map(int, children.stdout.split())):  # torchrun's have sessions of their own
+                    os.kill(number, signal.SIGKILL)
+                kills += 1
+                if out.exists() and not states.exists():  # it had been done but for the last lines of its report
+                    return kills
+                continue
+        assert process.returncode == 0, b"".join(said).decode()
+        return kills
+
+
+def test_killed_at_random_moments_it_goes_on_to_the_same_bits(corpus: Path, config: str, tmp_path: Path) -> None:
+    options = {"steps": 30, "save_every": 1, "validate_every": 25}
+    wanted = made(corpus, tmp_path / "wanted", config=config, **options)
+    kills = killed_run(arguments(corpus, tmp_path / "killed", config, **options), tmp_path / "killed", seed=0)
+    assert kills > 0
+    same(tmp_path / "killed", wanted.out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_twenty_times_with_one_process_and_with_two(
+    corpus: Path, config: str, tmp_path: Path, processes: int
+) -> None:
+    only_with_all_kills()
+    options = {"steps": 600, "save_every": 1, "validate_every": 100, "accumulate": 2}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes > 1 else []
+    wanted = tmp_path / "wanted"
+    undisturbed = [*torchrun, *arguments(corpus, wanted, config, **options)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *undisturbed], env=environment, check=True, capture_output=True)
+    kills, number = 0, 0
+    while kills < 20:
+        out = tmp_path / f"killed-{number}"
+        kills += killed_run([*torchrun, *arguments(corpus, out, config, **options)], out, seed=number)
+        same(out, wanted)
+        number += 1
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(
+    corpus: Path, config: str, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_at(7, corpus, config, tmp_path / "run", monkeypatch)
+    newest = sorted((tmp_path / "run.training" / "seed-0" / "states").iterdir())[-1]
+    (newest / "weights.safetensors").write_bytes(b"half")
+    with pytest.warns(BertwrightWarning, match=f"{newest.name}: damaged state"):
+        pretrain(None, resume=True, out=tmp_path / "run", console=QUIET)
+    same(tmp_path / "run", undisturbed)
+
+
+def stopped_at(
+    step: int,
+    corpus: Path,
+    config: str,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int = signal.SIGTERM,
+) -> Stopped:
+    """Begin a run that gets a signal after a step."""
+    record = History.record
+
+    def signalled(self: History, one: dict[str, Any]) -> None:
+        record(self, one)
+        if one["kind"] == "step" and one["step"] == step:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "record", signalled)
+        with pytest.raises(Stopped) as caught:
+            made(corpus, out, config=config)
+    return caught.value
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["replicated", "sharded"])
+def test_two_processes_train_as_one(corpus: Path, config: str, tmp_path: Path, shard: bool) -> None:
+    options = {"accumulate": 2, "steps": 8, "validate_every": 4, "clip": 0.5}
+    alone = made(corpus, tmp_path / "alone", config=config, **options)
+    command = arguments(corpus, tmp_path / "two", config, **options) + (["--shard"] if shard else [])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command],
+        env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("written to") == 1, "one process reports"
+    one, two = history_of(alone.out), history_of(tmp_path / "two")
+    assert [(r["kind"], r["step"]) for r in one] == [(r["kind"], r["step"]) for r in two]
+    for a, b in zip(one, two, strict=True):
+        for name in ("loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy"):
+            assert b[name] == pytest.approx(a[name], rel=2e-4, abs=1e-5), (name, a["step"])
+        assert a.get("tokens") == b.get("tokens")
+    weights = [checkpoint.read(path).tensors for path in (alone.out, tmp_path / "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-2, atol=2e-3, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_torchrun_starts_a_failed_run_again_and_it_goes_on(corpus: Path, config: str, tmp_path: Path) -> None:
+    only_with_all_kills()  # gloo may wait for a minute until it sees that the peers of the first start are gone
+    options = {"accumulate": 2, "steps": 16, "save_every": 1, "validate_every": 8}
+    wanted = made(corpus, tmp_path / "wanted", config=config, **options)
+    command = [
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3"),
+        *arguments(corpus, tmp_path / "two", config, **options),
+    ]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        states = tmp_path / "two.training" / "seed-0" / "states"
+        deadline = time.monotonic() + 120
+        while not any(states.glob("step-*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        workers = subprocess.run(
+            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        os.kill(int(workers[-1]), signal.SIGKILL)
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said.decode()[-3000:]
+    one, two = history_of(wanted.out), history_of(tmp_path / "two")
+    assert [r["step"] for r in one] == [r["step"] for r in two]
+    assert two[-1]["loss"] == pytest.approx(one[-1]["loss"], rel=1e-2)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--config starts from random weights, --model from a checkpoint: give one of them"),
+        ({"config": "mini", "model": "minilm"}, "--config starts from random weights, --model from a checkpoint"),
+        ({"config": "tinny"}, "no preset 'tinny'; did you mean 'tiny'?"),
+        ({"config": "none.json"}, "none.json: cannot read this config"),
+        ({"config": "tiny", "max_length": "1024"}, "--max-length 1024 is more than the 512 positions"),
+        ({"config": "tiny", "batch_tokens": "16"}, "less than one sequence of 32; raise --batch-tokens"),
+        ({"config": "tiny", "shard": True}, "--shard spreads a model over processes; start several with torchrun"),
+        ({"config": "tiny", "precision": "float16"}, "--precision float16: a CPU has no fast products of it"),
+        ({"config": "tiny", "max_time": "now"}, "--max-time is 'now'"),
+        ({"config": "tiny", "masking_rate": "2"}, "--masking-rate is '2'"),
+        ({"config": "tiny", "objective": "clm"}, "--objective is 'clm'; did you mean 'mlm'?"),
+        ({"config": "tiny", "learning_rate": 1e30, "steps": 9}, "Try a lower --learning-rate"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    corpus: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    typed = [
+        part
+        for name, value in (SHORT | options).items()
+        for part in ((flag(name),) if value is True else (flag(name), value))
+    ]
+    assert message in run("pretrain", corpus, "--out", tmp_path / "run", *typed).error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_corpus_is_told(tmp_path: Path, config: str) -> None:
+    assert "no such directory" in run("pretrain", tmp_path / "none", "--config", config, "--out", tmp_path / "run").error
+    assert "the corpus is missing" in run("pretrain", "--config", config, "--out", tmp_path / "run").error
+
+
+def test_another_vocabulary_is_refused(corpus: Path, tmp_path: Path, minilm_dir: Path) -> None:
+    shown = run("pretrain", corpus, "--model", minilm_dir, "--out", tmp_path / "run")
+    assert "made with another tokenizer than" in shown.error
+
+
+def test_a_resume_refuses_what_changed(
+    corpus: Path, config: str, tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_at(5, corpus, config, tmp_path / "run", monkeypatch)
+    again = ("pretrain", "--resume", "--out", tmp_path / "run")
+    assert "--config is 'mini', but the run began with" in run(*again, "--config", "mini").error
+    assert "--objective is 'mlm', but the run began with 'mlm+nsp'" in run(*again, "--objective", "mlm").error
+    saved = {path: path.read_bytes() for path in corpus.rglob("*") if path.is_file()}
+    other = write_tiny_corpus(tmp_path / "other", tiny_dir, seed=1)
+    try:
+        for path in other.rglob("*"):
+            if path.is_file():
+                (corpus / path.relative_to(other)).write_bytes(path.read_bytes())
+        assert "no longer those that this run began with" in run(*again).error
+    finally:
+        for path, content in saved.items():
+            path.write_bytes(content)
+    assert run(*again).code == 0
+
+
+def test_an_unfinished_run_is_not_written_over(
+    corpus: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_at(5, corpus, config, tmp_path / "run", monkeypatch)
+    with pytest.raises(BertwrightError, match="an unfinished run; go on with: bertwright pretrain --resume"):
+        made(corpus, tmp_path / "run", config=config)
+    made(corpus, tmp_path / "run", config=config, overwrite=True)
