@@ -110,14 +110,29 @@ def losses(setting: dict[str, Any], steps: int) -> dict[str, Any]:
     return {"setting": setting, "largest_difference": largest, "curves": curves}
 
 
-def quality(setting: dict[str, Any], variant: str, seeds: int) -> dict[str, Any]:
-    """Matthews correlation of the best validation epoch, over seeds."""
-    scores = []
+def quality(setting: dict[str, Any], variant: str, seeds: int, name: str) -> dict[str, Any]:
+    """Matthews correlation of the best validation epoch, over seeds.
+
+    Each takes minutes, so the result file is written after every one; seeds that it holds already under the same
+    setting are kept, with the commit that they ran on.
+    """
+    shown = {k: v for k, v in setting.items() if k != "data"}
+    file = records.RESULTS / f"{name}.json"
+    held = json.loads(file.read_text())["results"] if file.exists() else {}
+    scores = held["seeds"] if held.get("setting") == shown else []
+    result: dict[str, Any] = {}
     for seed in range(seeds):
-        result = measure(variant, setting | {"seed": seed, "steps": 0, "quality": True})
-        scores.append(result["quality"] | {"seed": seed, "seconds": sum(result["times"])})
-        print(scores[-1], flush=True)
-    return {"setting": setting, "variant": variant, "seeds": scores, "summary": summary(scores)}
+        if not any(score["seed"] == seed for score in scores):
+            measured = measure(variant, setting | {"seed": seed, "steps": 0, "quality": True})
+            scores.append(
+                measured["quality"] | {"seed": seed, "seconds": sum(measured["times"]), "commit": records.commit()}
+            )
+            print(scores[-1], flush=True)
+        result = {"setting": shown, "variant": variant, "seeds": scores}
+        if len(scores) > 1:
+            result["summary"] = summary(scores)
+        records.write(name, result)
+    return result
 
 
 def summary(scores: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -154,9 +169,9 @@ def main() -> None:
         name, result = "finetune_cpu_losses", losses(setting, arguments.steps)
     else:
         name = f"finetune_cpu_quality_{arguments.variant.replace('-', '_')}_{arguments.rate:.0e}".replace("e-0", "e-")
-        result = quality(setting, arguments.variant, arguments.seeds)
-    for part in ("setting",):
-        result[part] = {k: v for k, v in result[part].items() if k not in ("data", "classifier")}
+        quality(setting, arguments.variant, arguments.seeds, name)
+        return
+    result["setting"] = {k: v for k, v in result["setting"].items() if k not in ("data", "classifier")}
     print(records.write(name, result))
 
 

@@ -48,6 +48,7 @@ def texts_of(data: Path) -> dict[str, list[str]]:
 
 def write_model(folder: Path) -> None:
     """Write a classifier over MiniLM that both sides open."""
+    folder.mkdir()
     held = checkpoint.read("minilm")
     task = Classification(("0", "1"))
     torch.manual_seed(0)

@@ -20,10 +20,15 @@ from bertwright.machine import Machine
 RESULTS = Path(__file__).parent / "results"
 
 
+def commit() -> str:
+    """The commit that is checked out, marked if the source differs from it."""
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=False)
+    return head.stdout.strip() + ("-modified" if changed.stdout.strip() else "")
+
+
 def write(name: str, results: dict[str, Any]) -> Path:
     """Write ``results/NAME.json`` and return its path."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=False)
     packages = ("torch", "transformers", "tokenizers", "numpy", "accelerate")
     versions = {}
     for package in packages:
@@ -34,7 +39,7 @@ def write(name: str, results: dict[str, Any]) -> Path:
     record = {
         "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip() + ("-modified" if changed.stdout.strip() else ""),
+        "commit": commit(),
         "versions": {"python": platform.python_version(), **versions},
         "machine": {
             "processor": Machine.choose().describe(),
