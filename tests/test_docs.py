@@ -202,9 +202,9 @@ def test_commands_and_flags_in_the_text_exist(name: str) -> None:
         if code.startswith("bertwright "):
             command, _ = command_of(code.split()[1:])
             assert command in commands(), code
-            assert set(re.findall(r"(?<!\S)--[a-z-]+", code)) <= flags_of(command), code
+            assert set(re.findall(r"(?<!\S)--[a-z0-9-]+", code)) <= flags_of(command), code
         else:
-            assert set(re.findall(r"(?<!\S)--[a-z-]+", code)) <= known, code
+            assert set(re.findall(r"(?<!\S)--[a-z0-9-]+", code)) <= known, code
 
 
 def test_every_command_and_flag_is_documented() -> None:

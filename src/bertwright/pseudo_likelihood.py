@@ -1,4 +1,4 @@
-"""Pseudo-log-likelihood: how probable a masked language model finds a sentence (Salazar et al. 2020, section 2.2).
+"""Pseudo-log-likelihood: how probable a masked language model finds a sentence (Salazar et al. 2020, arXiv 1910.14659).
 
 The sum over a sentence's tokens of log p(token | the sentence with that token masked). A sentence of n tokens takes n
 masked copies, each as long as the sentence; three things make that cheap without changing the sum:
@@ -82,7 +82,7 @@ def score_sentences(
         sentences: their ``text``; ``where`` names them in messages.
         method: ``pll`` masks one token at a time. A word of several pieces is then easy to guess from its own other
             pieces, which favours rare words; ``pll-word-l2r`` masks a piece together with all later pieces of its
-            word (Kauf and Ivanova 2023, section 3).
+            word (Kauf and Ivanova 2023, arXiv 2305.10588).
         progress: called after each batch with the tokens of masked copies done, and of all.
 
     Raises:

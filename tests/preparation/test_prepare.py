@@ -452,7 +452,7 @@ def test_options_that_cannot_be(corpus: Path, tmp_path: Path, options: dict[str,
 
 @pytest.mark.usefixtures("in_this_process")
 def test_nothing_to_prepare(tmp_path: Path) -> None:
-    with pytest.raises(BertwrightError, match="no text in the 1 files"):
+    with pytest.raises(BertwrightError, match=r"no text in the corpus \(files: 1\)"):
         run(write(tmp_path / "a.txt", []), tmp_path / "tokens")
     with pytest.raises(BertwrightError, match="missing: no such file"):
         run(tmp_path / "missing", tmp_path / "tokens")

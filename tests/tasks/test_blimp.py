@@ -22,7 +22,7 @@ from bertwright.tasks.blimp import MinimalPair, measure, read_pairs, sample
 from bertwright.tokenizer import Tokenizer
 from tiny_masked_lm import slow_score, write_masked_lm
 
-# Of the published data: table 2 of the paper.
+# How many sets each has in the paper.
 PHENOMENA = {
     "anaphor_agreement": 2,
     "argument_structure": 9,

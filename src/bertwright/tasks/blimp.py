@@ -1,7 +1,8 @@
-"""BLiMP: does a model find the grammatical sentence of a minimal pair the more probable one (Warstadt et al. 2020)?
+"""BLiMP: does a model find the grammatical sentence of a minimal pair the more probable one?
 
-67 sets of 1,000 pairs, each set one contrast of English grammar, the sets in 12 phenomena. Nothing is trained: a pair
-is right if the good sentence has the strictly higher score. Chance is one half.
+Warstadt et al. 2020, arXiv 1912.00582: 67 sets of 1,000 pairs, each set one contrast of English grammar, the sets in 12
+phenomena. Nothing is trained: a pair is right if the good sentence has the strictly higher score. Chance is one half. In
+seven of the published pairs both sentences are the same, so no model gets them all.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ ARCHIVES: dict[str, Any] = {
 LARGEST_ARCHIVE = 512 << 20  # bytes when decompressed; BLiMP has 29 million
 _DAMAGED = (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error)
 
-# The data files put two sets about the animacy of subjects apart; the paper's 12 phenomena (table 2) and every score
-# published since count them here.
+# The data files put two sets about the animacy of subjects apart; the paper's 12 phenomena, and scores
+# published since, count them here.
 _PUBLISHED_AS = {"s-selection": "argument_structure"}
 
 

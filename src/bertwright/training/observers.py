@@ -123,7 +123,7 @@ class ProgressBar:
             # Smoothed over about twenty steps: the loss of a single batch jumps too much to read.
             smoothed = self._loss * 0.95 + record["loss"] * 0.05
             self._loss = record["loss"] if self._loss != self._loss else smoothed
-            self._tokens += record["tokens"]
+            self._tokens += record.get("tokens", 0)
             self._flops += record.get("flops", 0.0)
             if self._bar is not None:
                 step, place = record["step"], record["step"]
