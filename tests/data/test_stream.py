@@ -104,5 +104,5 @@ def test_other_seeds_other_orders(corpus: TokenCorpus) -> None:
 
 def test_an_empty_part_is_refused(corpus: TokenCorpus, tmp_path: Path, tiny_dir: Path) -> None:
     empty = TokenCorpus.open(write_tiny_corpus(tmp_path / "tokens", tiny_dir, shards=0))
-    with pytest.raises(BertwrightError, match=r"its part 'train' holds no text; prepare a larger corpus"):
+    with pytest.raises(BertwrightError, match=r"its part 'train' holds no text; prepare it with a larger corpus"):
         stream_of(empty)

@@ -67,7 +67,8 @@ class Stream:
         section_tokens: int = SECTION_TOKENS,
     ) -> None:
         if not corpus.shards:
-            raise BertwrightError(f"{corpus.directory}: its part '{corpus.part}' holds no text; prepare a larger corpus")
+            remedy = "a larger --heldout" if corpus.part == "heldout" else "a larger corpus"
+            raise BertwrightError(f"{corpus.directory}: its part '{corpus.part}' holds no text; prepare it with {remedy}")
         self._sections = list(_sections(corpus.shards, section_tokens))
         self._objective = objective
         self._seed = seed
