@@ -41,13 +41,15 @@ def documents(tokenizer: Tokenizer, count: int, seed: int) -> list[Document]:
     return made
 
 
-def write_tiny_corpus(directory: Path, model: Path, *, shards: int = 3, count: int = 60, seed: int = 0) -> Path:
+def write_tiny_corpus(
+    directory: Path, model: Path, *, shards: int = 3, count: int = 60, heldout: int = 10, seed: int = 0
+) -> Path:
     """Write a corpus with ``model``'s tokenizer: shards of ``count`` documents, and a held-out part of ten."""
     tokenizer = Tokenizer.from_directory(model)
     held: dict[str, dict[str, Count]] = {part: {} for part in PARTS}
     for part in PARTS:
-        for number in range(shards if part == "train" else 1):
-            wanted, lane = (count, number) if part == "train" else (10, 500)
+        for number in range(shards if part == "train" else min(heldout, 1)):
+            wanted, lane = (count, number) if part == "train" else (heldout, 500)
             made = documents(tokenizer, wanted, seed * 1000 + lane)
             folder = directory / SHARDS / f"{number:05}"
             folder.mkdir(parents=True, exist_ok=True)

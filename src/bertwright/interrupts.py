@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,11 +21,15 @@ class Stopped(KeyboardInterrupt):
         self.signal = signal
 
 
+_PATIENCE = 5.0  # seconds after which a second SIGTERM ends a run at once
+
+
 @dataclass
 class Stopping:
-    """Whether a run has been asked to end, and by which signal."""
+    """Whether a run has been asked to end, by which signal, and when."""
 
     signal: int = 0
+    since: float = 0.0
 
     def asked(self) -> bool:
         """Whether it has been."""
@@ -40,9 +45,12 @@ def stop_on_signal(say: Callable[[str], None]) -> Iterator[Stopping]:
         return
 
     def handle(number: int, frame: object) -> None:
-        if stopping.asked():
+        # Under a scheduler SIGTERM comes twice within moments, directly and from the process above.
+        if stopping.asked() and (number == signal.SIGINT or time.monotonic() - stopping.since > _PATIENCE):
             raise Stopped("", number)
-        stopping.signal = number
+        if stopping.asked():
+            return
+        stopping.signal, stopping.since = number, time.monotonic()
         say("stopping after this step; what is best so far is kept (again to stop at once)")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

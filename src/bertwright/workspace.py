@@ -68,7 +68,8 @@ class Workspace:
         elif recipe.overwrite:
             _check_replaceable(recipe, out)
         else:
-            if folder.exists():
+            # A folder without a recipe is what a kill left of the first moment of a run.
+            if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {_DATA}):
                 raise BertwrightError(
                     f"{folder}: an unfinished run; go on with: {resume_command(recipe.COMMAND, out)}; "
                     "or begin anew with --overwrite"

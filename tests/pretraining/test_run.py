@@ -440,6 +440,41 @@ def test_no_corpus_is_told(tmp_path: Path, config: str) -> None:
     assert "the corpus is missing" in run("pretrain", "--config", config, "--out", tmp_path / "run").error
 
 
+def test_a_corpus_without_anything_to_measure_on_is_refused_before_the_work(tiny_dir: Path, tmp_path: Path) -> None:
+    corpus = write_tiny_corpus(tmp_path / "tokens", tiny_dir, heldout=0)
+    shown = run("pretrain", corpus, "--config", "tiny", "--device", "cpu", "--out", tmp_path / "run")
+    assert "its part 'heldout' holds no text; prepare it with a larger --heldout" in shown.error
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+
+
+def test_a_resume_that_ends_before_where_it_stands_is_measured_there(
+    corpus: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_at(7, corpus, config, tmp_path / "run", monkeypatch)
+    with pytest.warns(BertwrightWarning, match="--steps is 3"):
+        result = pretrain(None, resume=True, steps=3, out=tmp_path / "run", console=QUIET)
+    assert result is not None
+    assert result.metrics["training"]["steps"] == 7
+    last = [r for r in read_history(result.out / "history.jsonl") if r["kind"] == "validation"][-1]
+    assert (last["step"], last["loss"]) == (7, result.metrics["heldout"]["loss"])
+
+
+def test_a_resumed_run_goes_on_where_it_stood(
+    corpus: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_at(7, corpus, config, tmp_path / "run", monkeypatch)
+    begun: list[int] = []
+    begin = History.begin
+
+    def noted(self: History, step: int, total: int | None) -> None:
+        begun.append(step)
+        begin(self, step, total)
+
+    monkeypatch.setattr(History, "begin", noted)
+    pretrain(None, resume=True, out=tmp_path / "run", console=QUIET)
+    assert begun == [7]
+
+
 def test_another_vocabulary_is_refused(corpus: Path, tmp_path: Path, minilm_dir: Path) -> None:
     shown = run("pretrain", corpus, "--model", minilm_dir, "--out", tmp_path / "run")
     assert "made with another tokenizer than" in shown.error

@@ -266,7 +266,7 @@ def test_a_state_of_another_run_is_refused() -> None:
     optimizer = build(model)
     weights = optimizer.tensors()["weights"]
     with pytest.raises(BertwrightError, match=r"no embedding\.weight:step; it belongs to another run"):
-        optimizer.restore({"weights": weights, "moments": {}, "average": {}}, optimizer.values())
+        optimizer.restore({"weights": weights, "moments": {"x:step": torch.ones(())}, "average": {}}, optimizer.values())
     with pytest.raises(BertwrightError, match=r"does not fit this run: embedding\.weight differs"):
         optimizer.restore({"weights": {}, "moments": {}, "average": {}}, optimizer.values())
     with pytest.raises(BertwrightError, match="averaging or precision"):

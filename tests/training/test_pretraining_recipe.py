@@ -97,3 +97,8 @@ def test_it_survives_its_file(tmp_path: Any) -> None:
 def test_its_objectives_are_those_that_instances_are_drawn_for() -> None:
     (objective,) = (f for f in dataclasses.fields(PretrainingRecipe) if f.name == "objective")
     assert objective.metadata["choices"] == OBJECTIVES  # written out there, so that --help need not wait for torch
+
+
+def test_numbers_are_taken_where_a_number_is_enough() -> None:
+    recipe = PretrainingRecipe.of({"max_length": 64, "batch_tokens": 4096, "masking_rate": 0.2})
+    assert (recipe.lengths, recipe.step_tokens, recipe.masking_rates) == ((Phase(1.0, 64),), (Phase(1.0, 4096),), (0.2, 0.2))

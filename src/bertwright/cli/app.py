@@ -67,7 +67,9 @@ def _run(arguments: list[str]) -> int:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's own, which is not imported for --help
             raise
-        note("error", "the GPU's memory is full; lower --batch-size (and raise --accumulate) or --max-length")
+        note(
+            "error", "the GPU's memory is full; lower --batch-size (and raise --accumulate), --micro-tokens or --max-length"
+        )
         return 2
     except KeyboardInterrupt as stop:
         note("stopped", str(stop) or "interrupted")

@@ -147,6 +147,8 @@ def train_vocabulary(
     if size % MULTIPLE:
         size = _rounded(size)
         tell(f"a vocabulary of {size:,} entries instead of {options['size']:,}: sizes are multiples of {MULTIPLE}")
+    if overwrite and Path(out).is_dir() and any(Path(out).iterdir()) and not (Path(out) / "vocab.txt").is_file():
+        raise BertwrightError(f"{out}: holds something that is no vocabulary, and is not replaced; choose another --out")
     with atomic_directory(Path(out), overwrite=overwrite) as folder, _Steps(console or Console(stderr=True)) as steps:
         sample = EvenSample(sample_bytes, seed)
         documents, skipped = _read(files, format, sample, folder, strict, steps)

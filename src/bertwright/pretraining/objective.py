@@ -104,7 +104,8 @@ class PretrainingObjective:
         self._stream = Stream(train, recipe.objective, seed=recipe.seed, short_fraction=recipe.short_fraction)
         self._vocabulary = _Vocabulary.of(train, whole_words=recipe.whole_words)
         self._heldout = heldout
-        self._measured: list[Masked] | None = None
+        # Now, so that a held-out part that is too small is told before the work and not after hours of it.
+        self._measured = self._heldout_batches()
 
     def batches(self, step: int, progress: float) -> list[Planned]:
         """The batches of an optimizer step, those of all processes."""
@@ -138,8 +139,6 @@ class PretrainingObjective:
 
     def validate(self) -> dict[str, float]:
         """Losses and accuracies on the held-out text, masked alike every time."""
-        if self._measured is None:
-            self._measured = self._heldout_batches()
         # All names from the beginning on: a process that has no batch sums zeros with the others.
         names = (*(f.name for f in dataclasses.fields(_Losses)), "masked", "pairs")
         sums: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
@@ -262,6 +261,6 @@ def batches_of_step(recipe: PretrainingRecipe, tokens: int, machine: Machine, wo
     if tokens // count < longest:
         raise BertwrightError(
             f"--batch-tokens {tokens} in {count} batches leaves {tokens // count} tokens for a batch, less than one "
-            f"sequence of {longest}; raise --batch-tokens"
+            f"sequence of {longest}; raise --batch-tokens, or --micro-tokens where it is set, or lower --accumulate"
         )
     return count

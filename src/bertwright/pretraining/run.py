@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import shutil
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,9 @@ def _pretrain(
             processes=processes,
         )
         if not outcome.finished:
-            raise Stopped(f"the state of this run is kept; go on with: {place.resume_command}", stopping.signal)
+            raise Stopped(
+                f"the state of this run is kept; go on with: {place.resume_command}", stopping.signal or signal.SIGTERM
+            )
         optimizer.take_average()
         metrics = _metrics(outcome, folder if processes.first else None, machine, peak, processes)
         whole = gathered(model)
@@ -153,6 +156,10 @@ def _start(recipe: PretrainingRecipe, corpus: TokenCorpus, say: Say) -> tuple[Pr
         raise BertwrightError(
             f"--max-length {recipe.max_length} is more than the {config.max_position_embeddings} positions of {origin}; "
             "give at most that"
+        )
+    if recipe.objective != "mlm" and config.type_vocab_size < 2:
+        raise BertwrightError(
+            f"{origin}: type_vocab_size is {config.type_vocab_size}; pairs need 2, so take --objective mlm"
         )
     if recipe.dropout is not None:
         p = recipe.dropout

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, tell
 from bertwright.noise import Noise
 from bertwright.training import state as saved_state
 from bertwright.training.optimizer import Optimizer
@@ -149,7 +149,7 @@ def train(
     """
     outcome = Outcome()
     if resume and states is not None and any(states.glob("step-*")):
-        _restore(saved_state.newest(states), optimizer, objective, outcome)
+        _restore(saved_state.newest(states), optimizer, objective, outcome, processes)
     observer.begin(outcome.step, plan.total)
     clock = _Clock(outcome, processes)
     try:
@@ -170,6 +170,8 @@ def train(
                 clock.saved()
             if stopping:
                 return outcome
+        if not outcome.validations or outcome.validations[-1]["step"] != outcome.step:
+            _validate(optimizer, objective, plan, observer, outcome)  # resumed with an end that lies behind it
         outcome.finished = True
     finally:
         observer.end()
@@ -288,14 +290,16 @@ _COUNTERS = (
 
 def _save(states: Path, optimizer: Optimizer, objective: Objective, outcome: Outcome, processes: Processes) -> None:
     values = {name: getattr(outcome, name) for name in _COUNTERS}
-    values |= {"position": objective.position(), "optimizer": optimizer.values()}
+    values |= {"position": objective.position(), "optimizer": optimizer.values(), "processes": processes.world}
     tensors: dict[str, Mapping[str, Tensor]] = {**optimizer.tensors(), "best": outcome.best or {}}
     if processes.first:
         saved_state.save(states, outcome.step, State(tensors, values))
     processes.wait()
 
 
-def _restore(state: State, optimizer: Optimizer, objective: Objective, outcome: Outcome) -> None:
+def _restore(state: State, optimizer: Optimizer, objective: Objective, outcome: Outcome, processes: Processes) -> None:
+    if (before := state.values["processes"]) != processes.world and processes.first:
+        tell(f"the run went on {before} processes so far, now on {processes.world}: it does not go on to the same bits")
     optimizer.restore(state.tensors, state.values["optimizer"])
     objective.seek(state.values["position"])
     for name in _COUNTERS:

@@ -11,7 +11,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bertwright.errors import BertwrightError
+from bertwright.atomic import atomic_write_text
+from bertwright.errors import BertwrightError, tell
 from bertwright.training.loop import Observer, Record
 
 
@@ -51,9 +52,11 @@ class History:
     def begin(self, step: int, total: int | None) -> None:
         """Open the file, keeping the records up to ``step``."""
         kept = [r for r in read_history(self._path) if r["step"] <= step] if step else []
-        self._file = self._path.open("w", encoding="utf-8", buffering=1)
-        for record in kept:
-            self.record(record)
+        if step and (not kept or kept[-1]["step"] < step):
+            tell(f"{self._path}: its last records up to step {step:,} are lost; losses and plots have a gap there")
+        # At once or not at all: a second kill in this moment must not cost what the first one left.
+        atomic_write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
 
     def record(self, record: Record) -> None:
         """Append a line."""

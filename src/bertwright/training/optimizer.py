@@ -205,7 +205,7 @@ class Optimizer:
                 parameter.copy_(_like(parameter, weights[name]))
                 if self._average:
                     self._average[name].copy_(_like(parameter, average[name]))
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.parameters.items() if moments else ():  # none where no step has succeeded yet
             kinds = ("step", "exp_avg", "exp_avg_sq") if self._of(parameter) is self._optimizers[0] else ("momentum_buffer",)
             for kind in kinds:
                 key = f"{name}:{kind}"
@@ -229,7 +229,8 @@ class Optimizer:
 
 
 def _whole(value: Tensor) -> Tensor:
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    # At once to the CPU: a device that needs sharding has no room for all of them whole.
+    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:

@@ -70,12 +70,15 @@ class Options:
             BertwrightError: an unknown name, a wrong type, or a value out of its limits.
         """
         kinds = cls.kinds()
+        numbers_too = {f.name for f in dataclasses.fields(cls) if f.metadata.get("number_too")}
         values: dict[str, Any] = {}
         for source in sources:
             for name, value in source.items():
                 if name not in kinds:
                     prefix = f"{where}: " if where else ""
                     raise BertwrightError(f"{prefix}no option {name!r}{did_you_mean(name, kinds)}")
+                if name in numbers_too and isinstance(value, int | float) and not isinstance(value, bool):
+                    value = f"{value:g}" if isinstance(value, float) else str(value)
                 values[name] = _converted(_shown(name, where), value, kinds[name])
         recipe = cls(**values)
         for f in dataclasses.fields(cls):

@@ -41,17 +41,24 @@ class PretrainingRecipe(Options):
     corpus: str | None = option(None, "Data", "Prepared corpus: what 'bertwright prepare' wrote.")
     objective: str = option("mlm+nsp", "Data", "What is learned.", choices=("mlm+nsp", "mlm", "mlm+sop"))
     max_length: str = option(
-        "128", "Data", "Tokens of a sequence; 128:0.9,512:0.1 for 128 over nine tenths of the training, then 512."
+        "128",
+        "Data",
+        "Tokens of a sequence; 128:0.9,512:0.1 for 128 over nine tenths of the training, then 512.",
+        number_too=True,
     )
     short_fraction: float | None = option(
         None, "Data", "Part of the sequences that are drawn shorter; default: 0.1 for pairs, 0 for mlm.", low=0, high=1
     )
-    masking_rate: str = option("0.15", "Data", "Part of the tokens to mask; 0.3:0.15 goes from 0.3 to 0.15.")
+    masking_rate: str = option(
+        "0.15", "Data", "Part of the tokens to mask; 0.3:0.15 goes from 0.3 to 0.15.", number_too=True
+    )
     whole_words: bool = option(False, "Data", "Mask whole words, not single pieces.")
     heldout_tokens: int = option(200_000, "Data", "Tokens of the held-out part that a validation reads at most.", low=1)
 
     learning_rate: float = option(1e-3, "Training", "Peak learning rate.", above=0)
-    batch_tokens: str = option("8192", "Training", "Tokens of an optimizer step; 4096:0.5,16384:0.5 changes it halfway.")
+    batch_tokens: str = option(
+        "8192", "Training", "Tokens of an optimizer step; 4096:0.5,16384:0.5 changes it halfway.", number_too=True
+    )
     micro_tokens: int = option(
         0, "Training", "Most tokens that a device computes at once; 0: 16,384 on a CPU, 65,536 on a GPU.", low=0
     )
