@@ -200,6 +200,7 @@ def test_a_place_that_is_taken(refused: Refused, train: Path, tiny_run: Path, tm
     error = refused("--train", train)
     assert error == f"{tmp_path / 'run'}: holds something already; choose another --out, or replace it with --overwrite"
     (tmp_path / "run.training").mkdir()
+    (tmp_path / "run.training" / "recipe.toml").touch()
     assert refused("--train", train).startswith(f"{tmp_path / 'run.training'}: an unfinished run; go on with: ")
 
 

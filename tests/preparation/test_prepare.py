@@ -483,8 +483,10 @@ def test_what_is_there_is_spared(corpus: Path, tmp_path: Path) -> None:
         run(corpus, corpus / "tokens")
     (tmp_path / "vocab").mkdir()
     TOKENIZER.save(tmp_path / "vocab")
-    with pytest.raises(BertwrightError, match="holds the tokenizer"):
+    with pytest.raises(BertwrightError, match="vocab: holds something that is no prepared corpus, and is not replaced"):
         run(corpus, tmp_path / "vocab", tokenizer=tmp_path / "vocab", overwrite=True)
+    with pytest.raises(BertwrightError, match="holds the tokenizer"):
+        run(corpus, out, tokenizer=out / "tokenizer", overwrite=True)
     assert (corpus / "a.txt").exists()
     assert (tmp_path / "vocab" / "vocab.txt").exists()
 

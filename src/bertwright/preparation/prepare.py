@@ -161,16 +161,16 @@ def _check_out(out: Path, files: Sequence[Path], corpus: Sequence[str | Path], o
     """Check that the directory can be written, that it holds nothing to be read, and will not be read the next time."""
     if out.exists():
         check_replaceable(out, overwrite)
-        if any(out.iterdir()) and not (out / MANIFEST).is_file():
-            raise BertwrightError(
-                f"{out}: holds something that is no prepared corpus, and is not replaced; choose another --out"
-            )
     for path in files:
         if path.resolve().is_relative_to(out):
             raise BertwrightError(f"{out}: holds {path} of the corpus; choose another --out")
     for path in map(Path, corpus):
         if out.is_relative_to(path.resolve()):
             raise BertwrightError(f"{out}: lies in {path}, where it would be read as text; choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise BertwrightError(
+            f"{out}: holds something that is no prepared corpus, and is not replaced; choose another --out"
+        )
 
 
 def _read_tokenizer(source: str | Path, out: Path) -> Tokenizer:
