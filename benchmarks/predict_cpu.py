@@ -31,7 +31,7 @@ from bertwright.data.readers import read_examples
 from bertwright.machine import Machine
 from bertwright.model import BertConfig
 from bertwright.predictor import Predictor
-from bertwright.tasks import Classification
+from bertwright.tasks.classification import Classification
 from bertwright.training.recipe import Recipe
 
 SIDES = ("transformers", "bertwright")

@@ -94,7 +94,7 @@ def test_evaluate_gives_the_same_numbers(both: tuple[Path, Path], tmp_path: Path
     file = write_tsv(tmp_path / "test.tsv", rows(31, seed=1), header=("text", "label"))
     shown = run("evaluate", typed, file, "--columns", "", "--source", "", "--out", tmp_path / "e", "--device", "cpu")
     assert shown.code == 0, shown.err
-    result = bertwright.load(called, device="cpu").evaluate(file, names=(), source=None)
+    result = bertwright.load(called, device="cpu").evaluate(file, columns=(), source=None)
     assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == result.metrics
     lines = (tmp_path / "e" / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.predictions

@@ -366,7 +366,7 @@ def test_a_classifier_of_other_labels_or_layers_is_left_out_and_that_is_told(
     fit: Fit, tiny_run: Path, tmp_path: Path
 ) -> None:
     other = write_tsv(tmp_path / "o.tsv", rows(40, labels=("yes", "no")))
-    left_out = "the checkpoint's classifier has other labels or layers and is left out"
+    left_out = "the checkpoint's classifier is of another task or has other labels or layers, and is left out"
     for options in ({"train": other}, {"head_layers": 1}):
         run, said = log_of(lambda console, o=options: fit(model=tiny_run, console=console, **o))  # type: ignore[misc]
         assert left_out in said
@@ -430,7 +430,7 @@ def test_everything_that_belongs_to_a_model_is_in_its_directory(fit: Fit, tmp_pa
     assert json.loads((run.out / "test" / "metrics.json").read_text()) == run.metrics["test"]
     card = (run.out / "README.md").read_text()
     assert f"| test | 10 | {run.metrics['test']['accuracy']:.4f} |" in card
-    assert "into 2 classes: `0`, `1`." in card
+    assert "for classification: one label for each text, or for each pair of texts; 2 labels: `0`, `1`." in card
     assert not (run.out.parent / f"{run.out.name}.training").exists()
 
 

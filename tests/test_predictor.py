@@ -45,7 +45,7 @@ def theirs(directory: Path, texts: Sequence[str], pairs: Sequence[str] | None = 
 def ours(directory: Path, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
     model = bertwright.load(directory, device="cpu", precision="float32")
     examples = [Example(text, "t", pair=None if pairs is None else pairs[i]) for i, text in enumerate(texts)]
-    return model.logits(model.encode(examples).table)
+    return model.outputs(model.encode(examples))
 
 
 # ------------------------------------------------------------------------------------------------- to and from transformers
@@ -190,8 +190,14 @@ def test_nothing_to_answer(model: Predictor) -> None:
         (lambda m: m.predict(["a", None]), "text 2 is None, a NoneType, not a string"),
         (lambda m: m.predict(["a"], [3]), "text 1 is 3, a int, not a string"),
         (lambda m: m.predict(["\ud800"]), "text 0 has the lone surrogate U+D800"),
-        (lambda m: m.evaluate("f.tsv", txt="a"), "evaluate: no option 'txt' (known: metric, delimiter, label, names"),
-        (lambda m: m.evaluate([Example("a", "w", label="1")], text="a"), "evaluate: text names a column of a file"),
+        (
+            lambda m: m.evaluate("f.tsv", txt="a"),
+            "no option 'txt' says how to read a file (known: text, pair, label, source, columns",
+        ),
+        (
+            lambda m: m.evaluate([Example("a", "w", label="1")], text="a"),
+            "evaluate: text says how to read a file, but rows were given",
+        ),
         (lambda m: m.evaluate([Example("a", "w", label="2")]), "w: the label '2' does not occur in the training rows"),
         (lambda m: m.evaluate([Example("a", "w", label="1", pair="b")]), "w: this model classifies single texts"),
     ],
@@ -232,7 +238,7 @@ def test_columns_of_training_are_those_of_evaluation(tiny_run: Path, tmp_path: P
     model.recipe = dataclasses.replace(model.recipe, columns=("label", "text"))
     headless = write_tsv(tmp_path / "h.tsv", [(label, text) for text, label in rows(10)], header=())
     headed = write_tsv(tmp_path / "t.tsv", rows(10))
-    assert model.evaluate(headless).metrics == model.evaluate(headed, names=()).metrics
+    assert model.evaluate(headless).metrics == model.evaluate(headed, columns=()).metrics
 
 
 # ---------------------------------------------------------------------------------------------------------------- loading

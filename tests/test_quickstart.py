@@ -18,7 +18,6 @@ import bertwright
 from bertwright import finetune
 from bertwright.data import acceptability
 from bertwright.data.acceptability import HELD_OUT, Sentence
-from bertwright.data.readers import read_examples
 from bertwright.predictor import Predictor
 from bertwright.quickstart import quickstart
 from bertwright.training import observers
@@ -85,7 +84,7 @@ def test_its_data_can_be_read_and_are_kept_beside_the_model(small: None, tmp_pat
     names = {"train.tsv", "validation.tsv", "new_words.tsv", "new_constructions.tsv"}
     assert {path.name for path in folder.iterdir()} == names
     for name in names:
-        labels = {row.label for row in read_examples(folder / name, made.model.columns)}
+        labels = {row.label for row in made.model.read(folder / name)}
         assert labels == {"acceptable", "unacceptable"}
 
 
@@ -136,7 +135,7 @@ def measured_on_few(evaluate: Callable[..., Any]) -> Callable[..., Any]:
     """Judge on the first and last ten rows of a file: the tables need every file, but not every row."""
 
     def on_few(self: Predictor, data: Path, **columns: Any) -> Any:
-        rows = list(read_examples(data, self.columns))
+        rows = list(self.read(data))
         return evaluate(self, rows[:10] + rows[-10:], **columns)
 
     return on_few

@@ -105,7 +105,7 @@ def no_plots() -> Iterator[None]:
     places = {
         "bertwright.finetuning": ["plot_training"],
         "bertwright.pretraining.run": ["plot_training"],
-        "bertwright.evaluation.files": ["plot_confusion", "plot_reliability", "plot_matthews_per_batch"],
+        "bertwright.tasks.classification": ["plot_confusion", "plot_reliability", "plot_matthews_per_batch"],
     }
     with pytest.MonkeyPatch.context() as patch:
         for module, names in places.items():

@@ -12,32 +12,30 @@ if TYPE_CHECKING:
 
 def model_card(model: Predictor, origin: str, metrics: dict[str, Any]) -> str:
     """Return the card as Markdown, with the metadata that model hubs read."""
-    config, recipe = model.model.config, model.recipe
+    config, task = model.model.config, model.task
     labels = ", ".join(f"`{label}`" for label in model.labels[:12]) + (", …" if len(model.labels) > 12 else "")
+    titles = {name: title for name, title in task.METRICS.items() if name in metrics["validation"]}
     lines = [
         "---",
         "library_name: transformers",
-        "pipeline_tag: text-classification",
+        f"pipeline_tag: {task.PIPELINE}",
         "tags: [bert, bertwright]",
         "---",
         "",
         "# A fine-tuned BERT",
         "",
-        f"A BERT of {config.num_hidden_layers} layers, {config.hidden_size} wide, fine-tuned from `{origin}` to classify "
-        f"{'pairs of texts' if recipe.pair else 'texts'} into {len(model.labels)} classes: {labels}.",
+        f"A BERT of {config.num_hidden_layers} layers, {config.hidden_size} wide, fine-tuned from `{origin}` for "
+        f"{model.recipe.task}: {task.SUMMARY}" + (f"; {len(model.labels)} labels: {labels}." if labels else "."),
         "",
         "## How good it is",
         "",
-        "| split | examples | accuracy | F1 (macro) | Matthews | majority class alone |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"| split | examples | {' | '.join(titles.values())} |",
+        "| --- | --- |" + " --- |" * len(titles),
     ]
     for split in ("validation", "test"):
         if split in metrics:
-            m = metrics[split]
-            lines.append(
-                f"| {split} | {m['examples']:,} | {m['accuracy']:.4f} | {m['f1_macro']:.4f} | "
-                f"{m['matthews_correlation']:.4f} | {m['majority_accuracy']:.4f} |"
-            )
+            scores = " | ".join(f"{metrics[split][name]:.4f}" for name in titles)
+            lines.append(f"| {split} | {metrics[split]['examples']:,} | {scores} |")
     lines += [
         "",
         f"The epoch (and, of several seeds, the seed) was chosen by {metrics['chosen_by']}; the validation figures are "

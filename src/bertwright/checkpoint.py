@@ -34,6 +34,7 @@ from bertwright.hub import ALIASES, PICKLE_SUFFIXES, WEIGHTS_INDEX, WHOLE_WEIGHT
 
 __all__ = [
     "ALIASES",
+    "TASK_HEADS",
     "Checkpoint",
     "LoadReport",
     "canonical",
@@ -49,6 +50,7 @@ _DECODER = "cls.predictions.decoder.weight"
 _DECODER_BIAS = "cls.predictions.decoder.bias"
 _TIED = {_DECODER: _WORDS, _DECODER_BIAS: "cls.predictions.bias"}
 _ENCODER_PARTS = ("embeddings.", "encoder.", "pooler.")
+TASK_HEADS = ("classifier.", "qa_outputs.", "head.")  # what a fine-tuned model has above its pooler
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 _QKV = ("query", "key", "value")
 _QKV_PART = re.compile(r"(encoder\.layer\.\d+\.attention\.self\.)(query|key|value)(\.weight|\.bias)")

@@ -43,6 +43,7 @@ def model_table(source: str) -> Table:
         recipe = Recipe.read(recipe_file)
         origin = f"random weights ({recipe['config']})" if "config" in recipe else recipe.get("model")
         row("made from", f"{origin} with {recipe.get('train')}")
+        row("task", recipe.get("task"))
         row("text column", " + ".join(filter(None, (recipe.get("text"), recipe.get("pair")))))
         row("longest text", f"{recipe.get('max_length')} tokens")
         metrics_file = held.directory / "metrics.json"

@@ -16,26 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bertwright import atomic, card, inference
-from bertwright.data.examples import Example
-from bertwright.data.readers import read_examples
-from bertwright.data.splits import stratified_split
+from bertwright.data.inputs import Inputs
+from bertwright.data.packing import spans
 from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.files import write_evaluation
-from bertwright.evaluation.metrics import higher_is_better
 from bertwright.evaluation.plots import plot_training
 from bertwright.interrupts import Stopped, Stopping, stop_on_signal
 from bertwright.machine import Machine
-from bertwright.model import SequenceClassifier
+from bertwright.model import Headed
 from bertwright.noise import Noise
-from bertwright.predictor import Encodings, Evaluation, Predictor, columns_of, encode
+from bertwright.predictor import Evaluation, Predictor, chosen_metric, mean_loss
 from bertwright.starting_point import StartingPoint, frozen_parts, starting_point
-from bertwright.tasks import Classification
+from bertwright.tasks import options_of_tasks, task_class
+from bertwright.tasks.task import Task
 from bertwright.telling import Say, teller
 from bertwright.training import vocabulary
 from bertwright.training.epochs import Epochs, RowObjective, Rows
@@ -44,6 +44,10 @@ from bertwright.training.observers import History, Observers, ProgressBar, Tenso
 from bertwright.training.optimizer import Optimizer
 from bertwright.training.recipe import Recipe
 from bertwright.workspace import FINISHED, Workspace
+
+_FEATURES_AT_MOST = 2 << 30  # bytes of what a frozen encoder gives, kept so that it is computed once
+
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,7 @@ class Split:
     """One part of the data, read and encoded."""
 
     name: str
-    examples: Sequence[Example]
-    encodings: Encodings
+    inputs: Inputs
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Materials:
     recipe: Recipe
     machine: Machine
     start: StartingPoint
-    task: Classification
+    task: Task
+    metric: str
     train: Split
     validation: Split
     test: Split | None
@@ -96,14 +100,16 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
         BertwrightError: anything that a user can mend. Nothing half-written stays at ``out``.
     """
     begin = dataclasses.asdict(recipe) if isinstance(recipe, Recipe) else dict(recipe or {})
-    chosen = Recipe.of(begin, options)
+    defaults = task_class(Recipe.of(begin, options).task).DEFAULTS
+    chosen = Recipe.of(defaults, begin, options)
     if chosen.config is not None and ("model" in options or chosen.model != Recipe.model):
         raise BertwrightError("--model starts from a checkpoint, --config from random weights: give one of them")
     console = console or Console(stderr=True)
     place = Workspace.claim(chosen)
     if chosen.resume:
         chosen = place.resumed(Recipe, begin | options)
-    for message in chosen.without_effect():
+    kind = task_class(chosen.task)
+    for message in chosen.without_effect(options_of_tasks() - kind.OPTIONS):
         tell(message)
     machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
     materials = _prepare(chosen, machine, teller(console))
@@ -115,41 +121,42 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
 def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     if recipe.train is None:
         raise BertwrightError("--train is missing: name the file with the training rows")
-    columns = columns_of(recipe)
-    rows = list(read_examples(recipe.train, columns))
-    task = Classification.learn(rows)
-    task.class_weights(recipe.class_weights, np.zeros(0, dtype=np.int64))  # a wrong setting is told before the work
+    kind = task_class(recipe.task)
+    metric = chosen_metric(kind, recipe.metric)
+    rows = list(kind.read(Path(recipe.train), recipe, labelled=True))
+    task = kind.learn(rows, recipe)
+    task.class_weights(recipe.class_weights, None)  # a wrong setting is told before the work
     if recipe.validation is not None:
-        validation = list(read_examples(recipe.validation, columns))
+        validation = list(kind.read(Path(recipe.validation), recipe, labelled=True))
         say(f"{len(rows):,} training rows, {len(validation):,} validation rows")
     else:
-        inside, aside = stratified_split([row.label for row in rows], recipe.validation_fraction, recipe.split_seed)
+        inside, aside, how = task.split(rows, recipe.validation_fraction, recipe.split_seed)
         if not aside:
             raise BertwrightError(f"{recipe.train}: {len(rows)} rows are too few to set some aside; give --validation")
         validation, rows = [rows[i] for i in aside], [rows[i] for i in inside]
         say(
             f"{len(rows):,} training rows; {len(validation):,} set aside for validation "
-            f"({recipe.validation_fraction:.0%} of each label, seed {recipe.split_seed})"
+            f"({recipe.validation_fraction:.0%} {how}, seed {recipe.split_seed})"
         )
-    test = list(read_examples(recipe.test, columns)) if recipe.test is not None else None
-    for part in (validation, test or []):
-        task.targets(part)
-
+    test = list(kind.read(Path(recipe.test), recipe, labelled=True)) if recipe.test is not None else None
+    for part in (rows, validation, test or []):
+        task.check(part, recipe, labelled=True)
     start = starting_point(recipe, task, say)
 
-    def split(name: str, examples: Sequence[Example]) -> Split:
-        encodings = encode(start.tokenizer, examples, recipe.max_length)
-        encodings.tell_cut(f"{name} rows", recipe.max_length)
-        return Split(name, examples, encodings)
+    def split(name: str, examples: Sequence[Any]) -> Split:
+        inputs = task.encode(start.tokenizer, examples, recipe)
+        inputs.tell_cut(f"{name} rows", recipe.max_length)
+        return Split(name, inputs)
 
     training = split("training", rows)
-    say(f"labels: {task.describe_balance(task.targets(rows))}")
-    say(f"{training.encodings.table.tokens:,} training tokens, {training.encodings.table.lengths.mean():.1f} a row")
+    say(task.describe(training.inputs))
+    say(f"{training.inputs.table.tokens:,} training tokens, {training.inputs.table.lengths.mean():.1f} a sequence")
     return Materials(
         recipe,
         machine,
         start,
         task,
+        metric,
         training,
         split("validation", validation),
         None if test is None else split("test", test),
@@ -157,16 +164,16 @@ def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
 
 
 def _as_bytes(materials: Materials) -> Iterator[bytes]:
-    """What the saved states of a run depend on: the encoded training and validation rows, and their labels."""
-    for part in (materials.train, materials.validation):
-        yield part.encodings.table.input_ids.tobytes()
-        yield part.encodings.table.lengths.tobytes()
-        yield json.dumps([row.label for row in part.examples]).encode()
+    """What the saved states of a run depend on: the encoded training and validation rows, and their answers."""
+    for part in (materials.train.inputs, materials.validation.inputs):
+        yield part.table.input_ids.tobytes()
+        yield part.table.lengths.tobytes()
+        yield json.dumps([row.answer for row in part.examples]).encode()
 
 
 def _run_seeds(materials: Materials, place: Workspace, console: Console, stopping: Stopping) -> Run:
     recipe = materials.recipe
-    sign = 1 if higher_is_better(recipe.metric) else -1
+    sign = -1 if materials.metric == "loss" else 1
     summaries: list[dict[str, Any]] = []
     best: tuple[dict[str, Any], Predictor] | None = None
     highest = -math.inf
@@ -174,7 +181,7 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
         result = _run_seed(materials, seed, place.seed(seed), console, stopping)
         if result is not None:
             summaries.append(result[0])
-            score = sign * result[0]["validation"][recipe.metric]
+            score = sign * result[0]["validation"][materials.metric]
             if score > highest:  # of equal seeds the first
                 best, highest = result, score
         if stopping.asked():
@@ -213,7 +220,7 @@ def _run_seed(
     model.freeze(frozen_parts(recipe.freeze, start.config))
     model.to(machine.device)
     if not model.frozen:
-        occurring = [part.encodings.table.input_ids for part in (materials.train, materials.validation)]
+        occurring = [part.inputs.table.input_ids for part in (materials.train, materials.validation)]
         vocabulary.shrink(model.embeddings, np.unique(np.concatenate(occurring)).astype(np.int64))
     optimizer = Optimizer(
         model,
@@ -222,10 +229,11 @@ def _run_seed(
         clip=recipe.clip,
         scale_loss=machine.precision == "float16",
     )
-    epochs = Epochs(len(materials.train.examples), recipe.batch_size, recipe.accumulate, seed)
+    units = len(task.units(materials.train.inputs)) - 1
+    epochs = Epochs(units, recipe.batch_size, recipe.accumulate, seed)
     plan = Plan(
         total=recipe.steps or recipe.epochs * epochs.steps, per_epoch=epochs.steps, peak_rate=recipe.learning_rate,
-        warmup=recipe.warmup, schedule=recipe.schedule, seed=seed, metric=recipe.metric, patience=recipe.patience,
+        warmup=recipe.warmup, schedule=recipe.schedule, seed=seed, metric=materials.metric, patience=recipe.patience,
         save_every=recipe.save_every,
     )  # fmt: skip
     observers: list[Observer] = [History(folder / "history.jsonl")]
@@ -260,47 +268,56 @@ def _run_seed(
     return summary, predictor
 
 
-def _objective(materials: Materials, model: SequenceClassifier, epochs: Epochs) -> RowObjective:
+def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObjective:
     recipe, machine, task = materials.recipe, materials.machine, materials.task
-    train_split, validation = materials.train, materials.validation
-    table = train_split.encodings.table
-    targets = task.targets(train_split.examples)
-    validation_targets = task.targets(validation.examples)
-    weights = task.class_weights(recipe.class_weights, targets)
-    weights_C = torch.tensor(weights, dtype=torch.float32, device=machine.device)
+    inputs, aside = materials.train.inputs, materials.validation.inputs
+    table = inputs.table
+    weights_C = task.class_weights(recipe.class_weights, inputs)
+    loss, loss_aside = task.loss(inputs, weights_C), task.loss(aside, weights_C)
+    starts = task.units(inputs)
 
-    if model.frozen > len(model.encoder.layer):
-        # Nothing below the pooler changes: what it reads is computed once, not once an epoch.
+    def sequences(units: Rows) -> Rows:
+        return spans(starts[units], starts[units + 1] - starts[units])
+
+    def measure(outputs: FloatArray) -> dict[str, float]:
+        if not np.isfinite(outputs).all():
+            raise BertwrightError(
+                "the model's outputs are no longer finite numbers: training diverged. "
+                "Try a lower --learning-rate, a longer --warmup or --precision float32"
+            )
+        return {"loss": mean_loss(loss_aside, outputs), **task.scores(outputs, aside)}
+
+    rows_read = int(table.read_starts[-1] + aside.table.read_starts[-1])
+    if model.frozen > len(model.encoder.layer) and rows_read * model.config.hidden_size * 4 < _FEATURES_AT_MOST:
+        # Nothing below the head changes: what it reads is computed once, not once an epoch.
         features_NH = torch.from_numpy(inference.run(model.features, table, machine)).float().to(machine.device)
-        aside_NH = torch.from_numpy(inference.run(model.features, validation.encodings.table, machine)).float()
+        aside_NH = torch.from_numpy(inference.run(model.features, aside.table, machine)).float()
 
-        def loss_sum(rows: Rows, noise: Noise) -> Tensor:
+        def loss_sum(units: Rows, noise: Noise) -> Tensor:
             with machine.computing():
-                logits_BC = model.classify(features_NH[torch.from_numpy(rows)], noise)
-            return task.loss_sum(logits_BC, torch.from_numpy(targets[rows]).to(machine.device), weights_C)
+                outputs_RC = model.classify(features_NH[torch.from_numpy(table.outputs(sequences(units)))], noise)
+            return loss.sum(outputs_RC, units)
 
         def validate() -> dict[str, float]:
             with torch.inference_mode(), machine.computing():
-                logits_BC = model.classify(aside_NH.to(machine.device)).double().cpu().numpy()
-            return task.quick_measure(logits_BC, validation_targets, weights)
+                outputs_RC = model.classify(aside_NH.to(machine.device)).double().cpu().numpy()
+            return measure(outputs_RC)
     else:
 
-        def loss_sum(rows: Rows, noise: Noise) -> Tensor:
-            batch = table.pack(rows)
+        def loss_sum(units: Rows, noise: Noise) -> Tensor:
+            batch = table.pack(sequences(units))
             with machine.computing():
-                logits_BC = model(batch.to(machine.device), noise)
-            targets_B = torch.from_numpy(targets[rows[batch.order]]).to(machine.device)
-            return task.loss_sum(logits_BC, targets_B, weights_C)
+                outputs_RC = model(batch.to(machine.device), noise)
+            return loss.sum(outputs_RC.index_select(0, batch.callers_order().to(machine.device)), units)
 
         def validate() -> dict[str, float]:
-            logits_BC = inference.run(model, validation.encodings.table, machine)
-            return task.quick_measure(logits_BC, validation_targets, weights)
+            return measure(inference.run(model, aside.table, machine))
 
     return RowObjective(
         epochs,
         loss_sum=loss_sum,
-        weight=lambda rows: float(weights[targets[rows]].sum()),
-        tokens=lambda rows: int(table.lengths[rows].sum()),
+        weight=lambda units: float(loss.weight_U[units].sum()),
+        tokens=lambda units: int(table.lengths[sequences(units)].sum()),
         measure=validate,
     )
 
@@ -324,9 +341,10 @@ def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed:
         },
     }
     if materials.test is not None:
-        logits = predictor.logits(materials.test.encodings.table)
-        targets = materials.task.targets(materials.test.examples)
-        summary["test"] = materials.task.quick_measure(logits, targets, np.ones(len(predictor.labels)))
+        task, inputs = materials.task, materials.test.inputs
+        outputs = predictor.outputs(inputs)
+        loss = task.loss(inputs, task.class_weights("none", None))
+        summary["test"] = {"loss": mean_loss(loss, outputs), **task.scores(outputs, inputs)}
     return summary
 
 
@@ -337,10 +355,10 @@ def _judge(
     evaluations: dict[str, Evaluation] = {}
     for split in (materials.validation, materials.test):
         if split is not None:
-            evaluations[split.name] = model.measure(split.examples, split.encodings)
+            evaluations[split.name] = model.measure(split.inputs)
     overall: dict[str, Any] = {
         "interrupted": interrupted,
-        "chosen_by": f"validation {materials.recipe.metric}",
+        "chosen_by": f"validation {materials.metric}",
         "seed": summary["seed"],
         "best_epoch": summary["best_epoch"],
         "training": summary["training"],
@@ -369,7 +387,7 @@ def _write(materials: Materials, model: Predictor, metrics: dict[str, Any], fold
     with atomic.atomic_directory(out, overwrite=replace) as target:
         model.save(target)
         for name, evaluation in metrics["evaluations"].items():
-            write_evaluation(target / name, evaluation.metrics, evaluation.predictions)
+            write_evaluation(target / name, evaluation.metrics, evaluation.predictions, model.task.draw)
         text = json.dumps(metrics["summary"], indent=2, ensure_ascii=False)
         atomic.atomic_write_text(target / "metrics.json", text + "\n")
         for item in sorted(folder.iterdir()):

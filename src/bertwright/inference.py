@@ -28,13 +28,16 @@ def batches_by_length(lengths: npt.NDArray[np.int32], budget: int) -> list[npt.N
 
 
 def run(forward: Callable[[PackedBatch], Tensor], table: TokenTable, machine: Machine) -> npt.NDArray[np.float64]:
-    """Return one row for each sequence of ``table``, in its order; ``forward`` gives a row for each packed sequence."""
+    """Return a row for each token that a head reads, sequence after sequence as ``table`` has them.
+
+    ``forward`` gives those rows in packed order. Without ``reads`` of its own a table has one row for each sequence.
+    """
     results: npt.NDArray[np.float64] | None = None
     with torch.inference_mode(), machine.computing():
         for which in batches_by_length(table.lengths, machine.token_budget):
             batch = table.pack(which)
             rows = forward(batch.to(machine.device)).double().cpu().numpy()
             if results is None:
-                results = np.empty((len(table), rows.shape[1]))
-            results[which[batch.order]] = rows
+                results = np.empty((int(table.read_starts[-1]), rows.shape[1]))
+            results[table.outputs(which[batch.order])] = rows
     return np.empty((0, 0)) if results is None else results

@@ -343,28 +343,25 @@ class Bert(nn.Module):
         return hidden_RH
 
 
-class SequenceClassifier(nn.Module):
-    """BERT with a linear layer on the pooled [CLS] (section 4.1): classes of a text or a pair of texts.
-
-    ``head_layers`` puts that many dense layers of ``head_size`` with GELU between the pooler and the classifier;
-    ``transformers`` has no class for such a head, so only the encoder of such a model opens there.
+class Headed(nn.Module):
+    """BERT with a head of its own for a task (section 4): the head reads the rows that a batch names.
 
     The first ``frozen`` parts (1: embeddings, 1 + n: n layers too) get no gradient, no dropout and no backward pass.
+
+    Dense layers with GELU may stand below the last one (``head_layers`` of them, ``head_size`` wide); ``transformers``
+    has no class for such a head, so only the encoder of such a model opens there.
     """
 
-    def __init__(self, config: BertConfig, classes: int, *, head_layers: int = 0, head_size: int = 0) -> None:
+    def __init__(self, config: BertConfig, *, head_layers: int, head_size: int) -> None:
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
-        self.pooler = Pooler(config)
-        widths = [config.hidden_size, *[head_size] * head_layers]
-        self.head = nn.ModuleList(Linear(i, o) for i, o in itertools.pairwise(widths))
-        self.classifier = Linear(widths[-1], classes)
-        classifier_dropout = config.classifier_dropout
-        self.dropout = config.hidden_dropout_prob if classifier_dropout is None else classifier_dropout
+        self.widths = [config.hidden_size, *[head_size] * head_layers]
+        self.head = nn.ModuleList(Linear(i, o) for i, o in itertools.pairwise(self.widths))
+        dropout = config.classifier_dropout
+        self.dropout = config.hidden_dropout_prob if dropout is None else dropout
         self.frozen = 0
-        initialise(self, config)
 
     def freeze(self, parts: int) -> None:
         """Freeze the embeddings (1) and the layers above them (1 + n for the first n); 0 trains everything."""
@@ -374,8 +371,10 @@ class SequenceClassifier(nn.Module):
             module.requires_grad_(number >= parts)
 
     def features(self, batch: PackedBatch, noise: Noise | None = None) -> Tensor:
-        """Return cls_BH, the last layer's hidden states of [CLS], sequences in packed order."""
-        rows = batch.sequences.firsts()
+        """Return features_RH, the last layer's hidden states of the rows that the head reads, in packed order."""
+        rows: Rows | None = batch.read()
+        if rows is not None and len(rows.counts) and sum(rows.counts) == batch.tokens:
+            rows = None  # all of them: nothing to pick
         hidden_TH: Tensor = self.embeddings(batch, None if self.frozen else noise)
         layers = max(self.frozen - 1, 0)
         depth = len(self.encoder.layer)
@@ -385,17 +384,63 @@ class SequenceClassifier(nn.Module):
             hidden_TH = self.encoder(hidden_TH, batch, rows, noise, start=layers)
         return hidden_TH
 
-    def classify(self, cls_BH: Tensor, noise: Noise | None = None) -> Tensor:
-        """Return logits_BC for features that :meth:`features` gave."""
-        hidden = dropout(self.pooler(cls_BH), self.dropout, noise)
+    def own_layers(self, features_RH: Tensor, noise: Noise | None) -> Tensor:
+        """Pass features through the dense layers below the last."""
         for layer in self.head:
-            hidden = dropout(F.gelu(layer(hidden)), self.dropout, noise)
+            features_RH = dropout(F.gelu(layer(features_RH)), self.dropout, noise)
+        return features_RH
+
+    def classify(self, features_RH: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return logits_RC for features that :meth:`features` gave."""
+        raise NotImplementedError
+
+    def forward(self, batch: PackedBatch, noise: Noise | None = None) -> Tensor:
+        """Return logits_RC for the rows that the head reads, in packed order."""
+        return self.classify(self.features(batch, noise), noise)
+
+
+class SequenceClassifier(Headed):
+    """A linear layer on the pooled [CLS] (section 4.1): classes or a score of a text or a pair, or of a choice (4.4)."""
+
+    def __init__(self, config: BertConfig, classes: int, *, head_layers: int = 0, head_size: int = 0) -> None:
+        super().__init__(config, head_layers=head_layers, head_size=head_size)
+        self.pooler = Pooler(config)
+        self.classifier = Linear(self.widths[-1], classes)
+        initialise(self, config)
+
+    def classify(self, features_RH: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return logits_BC."""
+        hidden = self.own_layers(dropout(self.pooler(features_RH), self.dropout, noise), noise)
         logits_BC: Tensor = self.classifier(hidden)
         return logits_BC
 
-    def forward(self, batch: PackedBatch, noise: Noise | None = None) -> Tensor:
-        """Return logits_BC, sequences in packed order."""
-        return self.classify(self.features(batch, noise), noise)
+
+class TokenClassifier(Headed):
+    """A linear layer on every token that is read (section 5.3): tags of words."""
+
+    def __init__(self, config: BertConfig, classes: int, *, head_layers: int = 0, head_size: int = 0) -> None:
+        super().__init__(config, head_layers=head_layers, head_size=head_size)
+        self.classifier = Linear(self.widths[-1], classes)
+        initialise(self, config)
+
+    def classify(self, features_RH: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return logits_RC."""
+        logits_RC: Tensor = self.classifier(self.own_layers(dropout(features_RH, self.dropout, noise), noise))
+        return logits_RC
+
+
+class SpanClassifier(Headed):
+    """A linear layer on every token (section 4.2): how well an answer begins there, and how well it ends there."""
+
+    def __init__(self, config: BertConfig, *, head_layers: int = 0, head_size: int = 0) -> None:
+        super().__init__(config, head_layers=head_layers, head_size=head_size)
+        self.qa_outputs = Linear(self.widths[-1], 2)
+        initialise(self, config)
+
+    def classify(self, features_RH: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return logits_R2: start, end."""
+        logits_R2: Tensor = self.qa_outputs(self.own_layers(features_RH, noise))
+        return logits_R2
 
 
 class PretrainingHeads(nn.Module):

@@ -8,41 +8,25 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from bertwright import atomic, checkpoint, inference
-from bertwright.data.examples import Columns, Example, Unreadable
-from bertwright.data.packing import TokenTable
-from bertwright.data.readers import read_examples
-from bertwright.errors import BertwrightError, tell
+from bertwright.data.examples import AnyExample, Unreadable
+from bertwright.data.inputs import Inputs
+from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.machine import Machine
-from bertwright.model import BertConfig, SequenceClassifier
-from bertwright.tasks import Classification
+from bertwright.model import BertConfig, Headed
+from bertwright.tasks import task_class, task_of
+from bertwright.tasks.task import Loss, Task
 from bertwright.tokenizer import Tokenizer
-from bertwright.training.recipe import Recipe
+from bertwright.training.recipe import READING, Recipe
 
 _CHUNK = 2048  # rows that a stream holds at a time
 _CHUNK_CHARACTERS = 4_000_000  # and characters, so that a few huge texts do not fill the memory
-
-
-@dataclass(frozen=True)
-class Encodings:
-    """Encoded rows and how many of them were cut."""
-
-    table: TokenTable
-    cut: npt.NDArray[np.int64]
-
-    def tell_cut(self, name: str, max_length: int) -> None:
-        """Warn if texts were cut to the longest length."""
-        rows = int((self.cut > 0).sum())
-        if rows:
-            tell(
-                f"{name}: {rows:,} of {len(self.cut):,} texts are longer than --max-length {max_length} and were cut "
-                f"({int(self.cut.sum()):,} tokens left out)"
-            )
 
 
 @dataclass(frozen=True)
@@ -57,58 +41,79 @@ class Evaluation:
 class Predictor:
     """Model, tokenizer and task together."""
 
-    model: SequenceClassifier
+    model: Headed
     tokenizer: Tokenizer
-    task: Classification
+    task: Task
     recipe: Recipe
     machine: Machine
     directory: Path | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes."""
+        """The names of the classes; empty for a task without."""
         return self.task.labels
 
-    @property
-    def columns(self) -> Columns:
-        """The columns that the model was trained on."""
-        return columns_of(self.recipe)
+    def read(self, path: str | Path, *, labelled: bool = True, **how: Any) -> Iterator[Any]:
+        """Yield the examples of a file.
 
-    def encode(self, examples: Sequence[Example]) -> Encodings:
-        """Tokenize rows, each cut to the recipe's ``max_length``."""
-        return encode(self.tokenizer, examples, self.recipe.max_length)
+        Args:
+            path: the file.
+            labelled: whether answers are looked for.
+            how: options of the recipe that say how to read a file, where they differ from training's.
 
-    def logits(self, table: TokenTable) -> npt.NDArray[np.float64]:
-        """Return logits_BC for encoded rows, in their order."""
-        return inference.run(self.model, table, self.machine)
+        Raises:
+            BertwrightError: no such option, or the file cannot be read.
+        """
+        for option in how:
+            if option not in READING:
+                raise BertwrightError(f"no option {option!r} says how to read a file (known: {', '.join(READING)})")
+        recipe = Recipe.of({f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(Recipe)}, how)
+        yield from self.task.read(Path(path), recipe, labelled=labelled)
 
-    def predict(self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Classify texts, or pairs of texts.
+    def read_stream(self, file: BinaryIO, name: str) -> Iterator[Any]:
+        """Yield an example, or an Unreadable, for each line of a stream."""
+        yield from self.task.read_stream(file, name, self.recipe)
+
+    def encode(self, examples: Sequence[Any]) -> Inputs:
+        """Tokenize examples, none longer than the recipe's ``max_length``."""
+        return self.task.encode(self.tokenizer, examples, self.recipe)
+
+    def outputs(self, inputs: Inputs) -> npt.NDArray[np.float64]:
+        """Return what the head gives for encoded examples: a row for each token that it reads, in their order."""
+        return inference.run(self.model, inputs.table, self.machine)
+
+    def examples(self, texts: str | Sequence[str], pairs: Any = None) -> list[Any]:
+        """Make examples of texts, and of what goes with each, if the task wants something beside a text.
+
+        Raises:
+            BertwrightError: texts and what goes with them differ in number, or one is of the wrong type.
+        """
+        firsts = [texts] if isinstance(texts, str) else list(texts)
+        if isinstance(texts, str) and pairs is not None:
+            pairs = [pairs]
+        seconds = [None] * len(firsts) if pairs is None else list(pairs)
+        if len(seconds) != len(firsts):
+            raise BertwrightError(f"{len(firsts)} texts but {len(seconds)} second texts; each text needs its own")
+        both = enumerate(zip(firsts, seconds, strict=True), 1)
+        return [self.task.example(first, second, f"text {number}") for number, (first, second) in both]
+
+    def predict(self, texts: str | Sequence[str], pairs: Any = None) -> list[dict[str, Any]]:
+        """Predict for texts, or for pairs of texts, or whatever the task wants beside a text (see its documentation).
 
         Returns:
-            For each text: ``text`` (and ``pair``), ``predicted`` label, its ``probability``, ``probabilities`` by label,
-            ``logits``, and ``cut`` if tokens were left out because the text is longer than ``max_length``.
+            For each text: ``text`` (and ``pair``), ``predicted``, what the task says of it (for classes their
+            ``probabilities`` and ``logits``), and ``cut`` if tokens were left out because the text is longer than
+            ``max_length``.
 
         Raises:
             BertwrightError: texts and pairs differ in number, one is no string, or the model wants pairs and got none.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        seconds = [pairs] if isinstance(pairs, str) else None if pairs is None else list(pairs)
-        if seconds is not None and len(seconds) != len(texts):
-            raise BertwrightError(f"{len(texts)} texts but {len(seconds)} second texts; each text needs its own")
-        for place, text in enumerate((*texts, *(seconds or ()))):
-            if not isinstance(text, str):
-                raise BertwrightError(f"text {place % len(texts) + 1} is {text!r}, a {type(text).__name__}, not a string")
-        examples = [
-            Example(text=text, pair=None if seconds is None else seconds[i], where=f"text {i + 1}")
-            for i, text in enumerate(texts)
-        ]
-        return list(self.predict_rows(examples))
+        return list(self.predict_rows(self.examples(texts, pairs)))
 
-    def predict_rows(self, rows: Iterable[Example | Unreadable]) -> Iterator[dict[str, Any]]:
-        """Classify a stream of rows of any length in bounded memory, one record for each row, in order.
+    def predict_rows(self, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        """Predict for a stream of examples of any length in bounded memory, one record for each, in order.
 
-        An empty text or an unreadable row is not classified: its record has ``"predicted": None`` and says why under
+        An empty text or an unreadable row gets no prediction: its record has ``"predicted": None`` and says why under
         ``"skipped"``. A text cut to ``max_length`` tells under ``"cut"`` how many tokens were left out.
 
         Raises:
@@ -118,74 +123,65 @@ class Predictor:
         while chunk := _chunk(iterator):
             yield from self._predict_chunk(chunk)
 
-    def _predict_chunk(self, chunk: Sequence[Example | Unreadable]) -> Iterator[dict[str, Any]]:
-        readable = [row for row in chunk if isinstance(row, Example) and (row.text.strip() or row.pair)]
-        self._check_pairs(readable)
-        encodings = self.encode(readable)
-        answers = deque(self.task.decode(self.logits(encodings.table)) if readable else [])
-        cut = deque(encodings.cut.tolist())
+    def _predict_chunk(self, chunk: Sequence[Any]) -> Iterator[dict[str, Any]]:
+        readable = [row for row in chunk if not isinstance(row, Unreadable) and not self.task.is_empty(row)]
+        self.task.check(readable, self.recipe, labelled=False)
+        answers: deque[dict[str, Any]] = deque()
+        cut: deque[int] = deque()
+        if readable:
+            inputs = self.encode(readable)
+            answers.extend(self.task.decode(self.outputs(inputs), inputs))
+            cut.extend(inputs.cut.tolist())
         for row in chunk:
             if isinstance(row, Unreadable):
                 yield {"text": None, "predicted": None, "skipped": row.reason, "where": row.where}
                 continue
-            record: dict[str, Any] = {"text": row.text} | ({} if row.pair is None else {"pair": row.pair})
-            if not (row.text.strip() or row.pair):
+            record = self.task.record(row)
+            if self.task.is_empty(row):
                 yield record | {"predicted": None, "skipped": "empty"}
                 continue
             record |= answers.popleft()
             left_out = cut.popleft()
             yield record | ({"cut": left_out} if left_out else {})
 
-    def _check_pairs(self, rows: Sequence[Example]) -> None:
-        # A model that came without a recipe takes what the first row is.
-        paired = self.recipe.pair is not None if self.recipe.train else any(row.pair is not None for row in rows[:1])
-        for row in rows:
-            if paired != (row.pair is not None):
-                needs = "pairs: give each text its second text" if paired else "single texts, not pairs"
-                raise BertwrightError(f"{row.where}: this model classifies {needs}")
-
-    def evaluate(self, data: str | Path | Sequence[Example], *, metric: str | None = None, **columns: Any) -> Evaluation:
+    def evaluate(self, data: str | Path | Sequence[Any], *, metric: str | None = None, **how: Any) -> Evaluation:
         """Measure the model on labelled rows.
 
         Args:
             data: a file, or rows that were read already.
             metric: what heads the report; default: the recipe's.
-            columns: fields of :class:`~bertwright.data.examples.Columns` that differ from the recipe's.
+            how: options of the recipe that say how to read a file, where they differ from training's.
 
         Raises:
             BertwrightError: the file cannot be read, or holds a label that training did not have.
         """
         if isinstance(data, str | Path):
             name = str(data)
-            known = {f.name for f in dataclasses.fields(Columns)}
-            for option in columns:
-                if option not in known:
-                    raise BertwrightError(f"evaluate: no option {option!r} (known: metric, {', '.join(sorted(known))})")
-            columns["names"] = tuple(columns.get("names", self.columns.names))
-            data = list(read_examples(data, dataclasses.replace(self.columns, **columns)))
-        elif columns:
-            raise BertwrightError(f"evaluate: {next(iter(columns))} names a column of a file, but rows were given")
+            data = list(self.read(data, **how))
+        elif how:
+            raise BertwrightError(f"evaluate: {next(iter(how))} says how to read a file, but rows were given")
         else:
             name = "rows"
-        self._check_pairs(data)
-        self.task.targets(data)  # before any arithmetic, so that a wrong label is told at once
-        encodings = self.encode(data)
-        encodings.tell_cut(name, self.recipe.max_length)
-        return self.measure(data, encodings, metric)
+        self.task.check(data, self.recipe, labelled=True)  # before any arithmetic, so that a wrong label is told at once
+        inputs = self.encode(data)
+        inputs.tell_cut(name, self.recipe.max_length)
+        return self.measure(inputs, metric)
 
-    def measure(self, examples: Sequence[Example], encodings: Encodings, metric: str | None = None) -> Evaluation:
+    def measure(self, inputs: Inputs, metric: str | None = None) -> Evaluation:
         """Measure the model on labelled rows that :meth:`encode` encoded; see :meth:`evaluate`."""
-        logits = self.logits(encodings.table)
-        metrics = self.task.measure(logits, examples, metric or self.recipe.metric)
-        predictions = []
-        for row, answer in zip(examples, self.task.decode(logits), strict=True):
-            record: dict[str, Any] = {"text": row.text}
-            if row.pair is not None:
-                record["pair"] = row.pair
-            if row.source is not None:
-                record["source"] = row.source
-            predictions.append(record | {"true": row.label} | answer)
-        return Evaluation(metrics, predictions)
+        outputs = self.outputs(inputs)
+        headline = chosen_metric(self.task, metric or self.recipe.metric)
+        # The loss picks epochs; a report is headed by something a reader can interpret.
+        headline = next(iter(self.task.METRICS)) if headline == "loss" else headline
+        metrics = self.task.measure(outputs, inputs, headline)
+        loss = self.task.loss(inputs, self.task.class_weights("none", None))
+        metrics["loss"] = mean_loss(loss, outputs)
+        answers = self.task.decode(outputs, inputs)
+        records = [
+            self.task.record(row) | self.task.truth(row) | answer
+            for row, answer in zip(inputs.examples, answers, strict=True)
+        ]
+        return Evaluation(metrics, records)
 
     def save(self, directory: Path) -> None:
         """Write what ``transformers`` and :func:`load` open: config, weights, tokenizer, recipe."""
@@ -199,27 +195,22 @@ class Predictor:
         self.tokenizer.save(directory, max_length=self.model.config.max_position_embeddings)
 
 
-def columns_of(recipe: Recipe) -> Columns:
-    """The columns that a recipe names."""
-    return Columns(
-        text=recipe.text,
-        pair=recipe.pair,
-        label=recipe.label,
-        source=recipe.source,
-        names=recipe.columns,
-        delimiter=recipe.delimiter,
-        quoting=recipe.quoting,
-    )
+def mean_loss(loss: Loss, outputs_RC: npt.NDArray[np.float64]) -> float:
+    """The loss over all units, given the outputs for all of them."""
+    total = loss.sum(torch.from_numpy(outputs_RC), np.arange(len(loss.weight_U)))
+    return float(total) / float(loss.weight_U.sum())
 
 
-def encode(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> Encodings:
-    """Tokenize rows, each cut to ``max_length``."""
-    pairs = None
-    if examples and examples[0].pair is not None:
-        pairs = [example.pair or "" for example in examples]
-    encoded = tokenizer.encode_batch([example.text for example in examples], pairs, max_length=max_length)
-    table = TokenTable([e.input_ids for e in encoded], [e.token_type_ids for e in encoded])
-    return Encodings(table, np.array([e.cut for e in encoded], dtype=np.int64))
+def chosen_metric(kind: Task | type[Task], name: str | None) -> str:
+    """The metric of this name, or a task's first.
+
+    Raises:
+        BertwrightError: the task has no such metric.
+    """
+    known = [*kind.METRICS, "loss"]
+    if name is not None and name not in known:
+        raise BertwrightError(f"--metric is {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
+    return name or known[0]
 
 
 def load(
@@ -239,16 +230,19 @@ def load(
     where = str(held.config_path)
     config = BertConfig.from_dict(held.config, where)
     recipe_file = held.directory / Recipe.FILE
-    recipe = (
-        Recipe.of(Recipe.read(recipe_file)) if recipe_file.exists() else Recipe(max_length=config.max_position_embeddings)
-    )
-    if "classifier.weight" not in held.tensors:
+    if not any(name.startswith(checkpoint.TASK_HEADS) for name in held.tensors):
         raise BertwrightError(
             f"{directory}: has no classifier; fine-tune it first with: bertwright finetune --model {directory}"
         )
-    task = Classification.from_config(held.config, where)
+    if recipe_file.exists():
+        recipe = Recipe.of(Recipe.read(recipe_file))
+    else:
+        name = task_of(held.config, where)
+        longest = {"max_length": config.max_position_embeddings}
+        recipe = Recipe.of(task_class(name).DEFAULTS, longest, {"task": name})
+    judge = task_class(recipe.task).from_config(held.config, where)
     head_layers = recipe.head_layers if "head.0.weight" in held.tensors else 0
-    model = task.build(config, head_layers=head_layers, head_size=recipe.head_size)
+    model = judge.build(config, head_layers=head_layers, head_size=recipe.head_size)
     report = checkpoint.load_into(model, held.tensors, where=str(directory))
     if report.new:
         raise BertwrightError(f"{directory}: the weights are incomplete ({report.describe()})")
@@ -257,17 +251,17 @@ def load(
     machine = Machine.choose(device, precision, threads)
     model.to(machine.device).requires_grad_(False)
     recipe = dataclasses.replace(recipe, max_length=min(recipe.max_length, config.max_position_embeddings))
-    return Predictor(model, tokenizer, task, recipe, machine, held.directory)
+    return Predictor(model, tokenizer, judge, recipe, machine, held.directory)
 
 
-def _chunk(rows: Iterator[Example | Unreadable]) -> list[Example | Unreadable]:
+def _chunk(rows: Iterator[AnyExample | Unreadable]) -> list[AnyExample | Unreadable]:
     """Take rows until there are many of them, or much text."""
-    chunk: list[Example | Unreadable] = []
+    chunk: list[AnyExample | Unreadable] = []
     characters = 0
     for row in rows:
         chunk.append(row)
-        if isinstance(row, Example):
-            characters += len(row.text) + len(row.pair or "")
+        if not isinstance(row, Unreadable):
+            characters += row.characters
         if len(chunk) >= _CHUNK or characters >= _CHUNK_CHARACTERS:
             break
     return chunk

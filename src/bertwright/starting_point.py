@@ -13,9 +13,9 @@ from torch import Tensor
 from bertwright import checkpoint
 from bertwright.checkpoint import LoadReport
 from bertwright.errors import BertwrightError
-from bertwright.model import BertConfig, SequenceClassifier
+from bertwright.model import BertConfig, Headed
 from bertwright.predictor import check_vocabulary
-from bertwright.tasks import Classification
+from bertwright.tasks.task import Task
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
@@ -29,7 +29,7 @@ class StartingPoint:
     tokenizer: Tokenizer
     origin: str
 
-    def build(self, task: Classification, recipe: Recipe, seed: int) -> tuple[SequenceClassifier, LoadReport | None]:
+    def build(self, task: Task, recipe: Recipe, seed: int) -> tuple[Headed, LoadReport | None]:
         """Make the model, its new weights drawn from ``seed``, and say what was loaded (None for a random start)."""
         config = self.config
         if recipe.dropout is not None:
@@ -47,7 +47,7 @@ class StartingPoint:
         return model, checkpoint.load_into(model, self.tensors, where=self.origin)
 
 
-def starting_point(recipe: Recipe, task: Classification, say: Callable[[str], None]) -> StartingPoint:
+def starting_point(recipe: Recipe, task: Task, say: Callable[[str], None]) -> StartingPoint:
     """Read what ``recipe`` starts from; a classifier for other classes is left out, which is said.
 
     Raises:
@@ -70,25 +70,28 @@ def starting_point(recipe: Recipe, task: Classification, say: Callable[[str], No
     return start
 
 
-def _from_checkpoint(recipe: Recipe, task: Classification, say: Callable[[str], None]) -> StartingPoint:
+def _from_checkpoint(recipe: Recipe, task: Task, say: Callable[[str], None]) -> StartingPoint:
     held = checkpoint.read(recipe.model, revision=recipe.revision)
     config = BertConfig.from_dict(held.config, str(held.config_path))
     tokenizer = Tokenizer.from_directory(held.directory) if recipe.tokenizer is None else _tokenizer(recipe.tokenizer)
     check_vocabulary(tokenizer, config, recipe.tokenizer or str(held.directory))
     tensors = held.tensors
-    if "classifier.weight" in tensors and not _same_classifier(held, task, recipe):
-        say("the checkpoint's classifier has other labels or layers and is left out")
-        tensors = {name: value for name, value in tensors.items() if not name.startswith(("classifier.", "head."))}
+    heads = checkpoint.TASK_HEADS
+    if any(name.startswith(heads) for name in tensors) and not _same_head(held, task, recipe):
+        say("the checkpoint's classifier is of another task or has other labels or layers, and is left out")
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(heads)}
     return StartingPoint(config, tensors, tokenizer, recipe.model)
 
 
-def _same_classifier(held: checkpoint.Checkpoint, task: Classification, recipe: Recipe) -> bool:
+def _same_head(held: checkpoint.Checkpoint, task: Task, recipe: Recipe) -> bool:
     widths = [value.shape[0] for name, value in held.tensors.items() if name.startswith("head.") and value.ndim > 1]
+    made_by = held.directory / Recipe.FILE
     try:
-        labels = Classification.from_config(held.config, str(held.config_path)).labels
-    except BertwrightError:  # a head for another task
+        opens = Recipe.of(Recipe.read(made_by)).task == recipe.task if made_by.exists() else task.opens(held.config)
+        same = opens and type(task).from_config(held.config, str(held.config_path)) == task
+    except BertwrightError:  # a head for something else
         return False
-    return labels == task.labels and widths == [recipe.head_size] * recipe.head_layers
+    return same and widths == [recipe.head_size] * recipe.head_layers
 
 
 def _tokenizer(source: str) -> Tokenizer:

@@ -15,9 +15,13 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoe
 from sklearn.utils.class_weight import compute_class_weight
 
 from bertwright.data.examples import Example
+from bertwright.data.inputs import Inputs
+from bertwright.data.packing import TokenTable
 from bertwright.errors import BertwrightError
 from bertwright.model import BertConfig
+from bertwright.predictor import mean_loss
 from bertwright.tasks.classification import Classification, softmax
+from bertwright.training.recipe import Recipe
 
 ABC = Classification(("a", "b", "c"))
 
@@ -27,6 +31,12 @@ def examples(*labels: str | None, sources: list[str] | None = None) -> list[Exam
         Example(text="t", where=f"f.tsv:{i + 2}", label=label, source=sources[i] if sources else None)
         for i, label in enumerate(labels)
     ]
+
+
+def inputs(rows: list[Example]) -> Inputs:
+    """Rows as if each were encoded as [CLS] [SEP]."""
+    table = TokenTable([[1, 2]] * len(rows), [[0, 0]] * len(rows))
+    return Inputs(rows, table, np.arange(len(rows) + 1), np.zeros(len(rows), dtype=np.int64))
 
 
 @pytest.mark.parametrize(
@@ -45,12 +55,12 @@ def test_labels_are_in_numeric_order_then_alphabetical_whatever_the_order_of_row
 ) -> None:
     for seed in range(5):
         random.Random(seed).shuffle(labels)
-        assert Classification.learn(examples(*labels)).labels == expected
+        assert Classification.learn(examples(*labels), Recipe()).labels == expected
 
 
 def test_one_class_is_refused() -> None:
     with pytest.raises(BertwrightError) as caught:
-        Classification.learn(examples("x", "x"))
+        Classification.learn(examples("x", "x"), Recipe())
     assert str(caught.value) == (
         "f.tsv:2: all 2 training rows have the label 'x'; a classifier needs at least two classes: "
         "does --label name the right column?"
@@ -77,16 +87,16 @@ def test_of_many_labels_the_message_shows_eight_and_the_closest() -> None:
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=50).filter(lambda t: len(set(t)) == 3))
 def test_balanced_weights_are_those_of_scikit_learn(targets: list[int]) -> None:
-    given_targets = np.array(targets)
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=given_targets)
-    np.testing.assert_allclose(ABC.class_weights("balanced", given_targets), expected)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(targets))
+    found = ABC.class_weights("balanced", inputs(examples(*("abc"[target] for target in targets))))
+    np.testing.assert_allclose(found, np.asarray(expected))
 
 
 def test_explicit_weights_are_taken_by_name_and_default_to_one() -> None:
-    targets = np.array([0, 1, 2])
-    assert ABC.class_weights("none", targets).tolist() == [1, 1, 1]
-    assert ABC.class_weights("c=2.5, a=0.5", targets).tolist() == [0.5, 1, 2.5]
-    assert Classification(("x=y", "z")).class_weights("x=y=3", targets).tolist() == [3, 1]
+    rows = inputs(examples("a", "b", "c"))
+    assert ABC.class_weights("none", rows).tolist() == [1, 1, 1]
+    assert ABC.class_weights("c=2.5, a=0.5", rows).tolist() == [0.5, 1, 2.5]
+    assert Classification(("x=y", "z")).class_weights("x=y=3", None).tolist() == [3, 1]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +114,7 @@ def test_explicit_weights_are_taken_by_name_and_default_to_one() -> None:
 )
 def test_wrong_weights_are_refused(setting: str, message: str) -> None:
     with pytest.raises(BertwrightError) as caught:
-        ABC.class_weights(setting, np.array([0]))
+        ABC.class_weights(setting, None)
     assert str(caught.value) == message
 
 
@@ -117,9 +127,13 @@ def test_the_loss_and_measures_are_those_of_scikit_learn(logits_BC: np.ndarray[A
     random = np.random.default_rng(seed)
     targets = random.integers(0, 3, len(logits_BC))
     weights = random.uniform(0.1, 5, 3)
-    found = ABC.quick_measure(logits_BC, targets, weights)
-    with torch.no_grad():
-        total = ABC.loss_sum(torch.from_numpy(logits_BC), torch.from_numpy(targets), torch.from_numpy(weights).float())
+    rows = inputs(examples(*("abc"[target] for target in targets)))
+    found = ABC.scores(logits_BC, rows)
+    loss = ABC.loss(rows, weights)
+    units = np.arange(len(targets))
+    mean = mean_loss(loss, logits_BC)
+    in_float32 = float(loss.sum(torch.from_numpy(logits_BC).float(), units)) / loss.weight_U.sum()
+    backwards = loss.sum(torch.from_numpy(logits_BC[::-1].copy()), units[::-1].copy())
     # A probability that rounds to 0 has no logarithm in scikit-learn, so it is not tried where that happens.
     probabilities = softmax(logits_BC)
     predicted = logits_BC.argmax(1)
@@ -127,16 +141,12 @@ def test_the_loss_and_measures_are_those_of_scikit_learn(logits_BC: np.ndarray[A
     assert found["f1_macro"] == pytest.approx(f1_score(targets, predicted, average="macro"))
     if len({*targets, *predicted}) > 1:  # scikit-learn warns otherwise
         assert found["matthews_correlation"] == pytest.approx(matthews_corrcoef(targets, predicted), abs=1e-12)
-    assert float(total) / weights[targets].sum() == pytest.approx(found["loss"], rel=1e-4, abs=1e-5)
+    np.testing.assert_allclose(loss.weight_U, weights[targets])
+    assert in_float32 == pytest.approx(mean, rel=1e-4, abs=1e-5)
+    assert float(backwards) / weights[targets].sum() == pytest.approx(mean, rel=1e-9, abs=1e-12)
     if probabilities.min() > 1e-12:
         expected = log_loss(targets, probabilities, sample_weight=weights[targets], labels=[0, 1, 2])
-        assert found["loss"] == pytest.approx(expected, rel=1e-6, abs=1e-9)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_outputs_that_are_not_finite_are_told_as_divergence(bad: float) -> None:
-    with pytest.raises(BertwrightError, match=r"no longer finite numbers: training diverged\. Try a lower --learning-rate"):
-        ABC.quick_measure(np.array([[0.0, bad, 0.0]]), np.array([0]), np.ones(3))
+        assert mean == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 @given(arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(2, 5)), elements=st.floats(-1e6, 1e6)))
@@ -145,7 +155,7 @@ def test_probabilities_sum_to_one_and_do_not_overflow(logits_BC: np.ndarray[Any,
 
 
 def test_predictions_are_by_name() -> None:
-    (answer,) = ABC.decode(np.log(np.array([[0.25, 0.5, 0.25]])))
+    (answer,) = ABC.decode(np.log(np.array([[0.25, 0.5, 0.25]])), inputs(examples(None)))
     assert answer["predicted"] == "b"
     assert answer["probability"] == pytest.approx(0.5)
     assert answer["probabilities"] == pytest.approx({"a": 0.25, "b": 0.5, "c": 0.25})
@@ -156,23 +166,19 @@ def test_a_measurement_has_a_table_per_source_where_every_row_has_one() -> None:
     sources = ["s1", "s2", "s1", "s1"]
     rows = examples("a", "b", "c", "a", sources=sources)
     logits_BC = np.eye(3)[[0, 1, 2, 1]] * 4
-    found = ABC.measure(logits_BC, rows, "f1_macro")
+    found = ABC.measure(logits_BC, inputs(rows), "f1_macro")
     assert found["headline"]["metric"] == "f1_macro"
     assert {name: part["examples"] for name, part in found["per_source"].items()} == {"s1": 3, "s2": 1}
     assert found["per_source"]["s1"]["accuracy"] == pytest.approx(2 / 3)
     assert found["accuracy"] == 0.75
-    assert "per_source" not in ABC.measure(logits_BC, examples("a", "b", "c", "a"), "accuracy")
-
-
-def test_a_run_that_is_picked_by_loss_is_headed_by_accuracy() -> None:
-    found = ABC.measure(np.eye(3), examples("a", "b", "c"), "loss")
-    assert found["headline"]["metric"] == "accuracy"
+    assert "per_source" not in ABC.measure(logits_BC, inputs(examples("a", "b", "c", "a")), "accuracy")
 
 
 def test_the_balance_names_the_most_frequent_labels_first() -> None:
-    assert ABC.describe_balance(np.array([1] * 1200 + [0, 0, 2])) == "b (1,200), a (2), c (1)"
+    rows = inputs(examples(*"b" * 1200, "a", "a", "c"))
+    assert ABC.describe(rows) == "labels: b (1,200), a (2), c (1)"
     many = Classification(tuple("abcdefgh"))
-    assert many.describe_balance(np.arange(8)).endswith("f (1), … (8 labels)")
+    assert many.describe(inputs(examples(*"abcdefgh"))).endswith("f (1), … (8 labels)")
 
 
 def test_config_gives_the_task_back() -> None:

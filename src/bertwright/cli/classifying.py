@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -21,6 +20,7 @@ from bertwright.training.recipe import Recipe, preset
 
 if TYPE_CHECKING:
     from bertwright.masked_lm import MaskedLM
+    from bertwright.tasks.task import Task
 
 
 @app.command()
@@ -34,7 +34,6 @@ def finetune(
 
     Example: bertwright finetune --train train.tsv --text sentence --label label --test test.tsv --out runs/mine
     """
-    from bertwright.evaluation.report import evaluation_report
     from bertwright.finetuning import finetune as run
     from bertwright.workspace import resume_command
 
@@ -43,11 +42,11 @@ def finetune(
     console = Console()
     for split in ("validation", "test"):
         if split in result.metrics:
-            console.print(evaluation_report(result.metrics[split], f"{result.out}: {split}"), "")
+            console.print(result.model.task.report(result.metrics[split], f"{result.out}: {split}"), "")
     if "over_seeds" in result.metrics:
         from bertwright.evaluation.report import seeds_table
 
-        console.print(seeds_table(result.metrics), "")
+        console.print(seeds_table(result.metrics, result.model.task.METRICS), "")
     console.print(f"written to {result.out}", markup=False, highlight=False, soft_wrap=True)
     if result.interrupted:
         again = resume_command("finetune", result.out)
@@ -66,10 +65,10 @@ Quoting = Annotated[str | None, typer.Option(help="auto, literal or csv.", rich_
 
 
 def _given_columns(columns: str | None, **given: str | None) -> dict[str, Any]:
-    """Fields of Columns: those that a flag was given for; an empty one takes a column away."""
+    """Options of a recipe: those that a flag was given for; an empty one takes a column away."""
     fields: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}
     if columns is not None:
-        fields["names"] = tuple(name.strip() for name in columns.split(",") if name.strip())
+        fields["columns"] = tuple(name.strip() for name in columns.split(",") if name.strip())
     return fields
 
 
@@ -84,8 +83,8 @@ def evaluate(
         ),
     ],
     task: Annotated[
-        str, typer.Option(help="classification, or blimp: minimal pairs, with a pretrained model.")
-    ] = "classification",
+        str | None, typer.Option(help="blimp: minimal pairs, with a pretrained model; default: what it was trained for.")
+    ] = None,
     text: Text = None,
     pair: Annotated[str | None, typer.Option(help="Column of the second text.", rich_help_panel="Data")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.", rich_help_panel="Data")] = None,
@@ -121,13 +120,12 @@ def evaluate(
     Example: bertwright evaluate runs/mine test.tsv
     """
     from bertwright.evaluation.files import write_evaluation
-    from bertwright.evaluation.report import evaluation_report
 
     if out is None and not Path(model).is_dir():
         raise BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
     folder = out or Path(model) / f"evaluation-{data.name.split('.')[0]}"
-    if task not in ("classification", "blimp"):
-        raise BertwrightError(f"--task is {task!r}; use classification or blimp")
+    if task not in (None, "blimp"):
+        raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":
         if any(one is not None for one in (text, pair, label, source, columns, delimiter, quoting, metric)):
             raise BertwrightError("--task blimp has fields of its own: leave --text, --label, --columns, --metric … out")
@@ -139,9 +137,9 @@ def evaluate(
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     given = _given_columns(columns, text=text, pair=pair, label=label, source=source, delimiter=delimiter, quoting=quoting)
     result = predictor.evaluate(data, metric=metric, **given)
-    write_evaluation(folder, result.metrics, result.predictions)
+    write_evaluation(folder, result.metrics, result.predictions, predictor.task.draw)
     console = Console()
-    console.print(evaluation_report(result.metrics, f"{model}: {data.name}"), "")
+    console.print(predictor.task.report(result.metrics, f"{model}: {data.name}"), "")
     console.print(f"numbers, rows and plots are in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -194,9 +192,6 @@ def predict(
 
     Example: bertwright predict runs/mine "a first text" "a second text"
     """
-    from bertwright.data.examples import Example
-    from bertwright.data.readers import read_examples, stream_lines
-
     if format not in ("jsonl", "csv"):
         raise BertwrightError(f"--format is {format!r}; use jsonl or csv")
     if bool(texts) == (input is not None) or (texts is not None and len(texts) > 1 and "-" in texts):
@@ -208,21 +203,18 @@ def predict(
     if input is not None:
         if pair:
             given["pair"] = pair[0]
-        columns_wanted = dataclasses.replace(predictor.columns, label=None, source=None, **given)
-        records = predictor.predict_rows(read_examples(input, columns_wanted))
+        records = predictor.predict_rows(predictor.read(input, labelled=False, **given))
     elif texts == ["-"]:
         if pair:
             raise BertwrightError("--pair goes with texts given here; on standard input a tab comes before the second text")
-        lines = stream_lines(sys.stdin.buffer, "standard input", pairs=predictor.recipe.pair is not None)
-        records = predictor.predict_rows(lines)
+        records = predictor.predict_rows(predictor.read_stream(sys.stdin.buffer, "standard input"))
     else:
         assert texts is not None
         if pair and len(pair) != len(texts):
             raise BertwrightError(f"{len(texts)} texts but {len(pair)} --pair; each text needs its own")
-        rows = [Example(text=text, pair=pair[i] if pair else None, where=f"text {i + 1}") for i, text in enumerate(texts)]
-        records = predictor.predict_rows(rows)
+        records = predictor.predict_rows(predictor.examples(texts, pair or None))
     with writing(output) as file:
-        counts = _write_records(records, file, format, predictor.labels)
+        counts = _write_records(records, file, format, predictor.task)
     if counts["skipped"] or counts["cut"]:
         note(
             "note",
@@ -230,24 +222,19 @@ def predict(
         )
 
 
-def _write_records(records: Iterable[dict[str, Any]], file: TextIO, format: str, labels: tuple[str, ...]) -> dict[str, int]:
+def _write_records(records: Iterable[dict[str, Any]], file: TextIO, format: str, task: Task) -> dict[str, int]:
     counts = {"rows": 0, "skipped": 0, "cut": 0}
-    table = csv.writer(file, lineterminator="\n")
-    if format == "csv":
-        table.writerow(
-            ["text", "pair", "predicted", "probability", *(f"probability of {label}" for label in labels), "skipped", "cut"]
-        )
-    for record in records:
-        counts["rows"] += 1
-        counts["skipped"] += "skipped" in record
-        counts["cut"] += "cut" in record
-        if format == "jsonl":
+
+    def counted() -> Iterator[dict[str, Any]]:
+        for record in records:
+            counts["rows"] += 1
+            counts["skipped"] += "skipped" in record
+            counts["cut"] += "cut" in record
+            yield record
+
+    if format == "jsonl":
+        for record in counted():
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        else:
-            probabilities = record.get("probabilities", {})
-            table.writerow(
-                [record.get(k) for k in ("text", "pair", "predicted", "probability")]
-                + [probabilities.get(label) for label in labels]
-                + [record.get("skipped"), record.get("cut")]
-            )
+    else:
+        csv.writer(file, lineterminator="\n").writerows(task.table(counted()))
     return counts

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class AnyExample(Protocol):
+    """What every task's examples have: where they come from, what is to be learned from them, and how long they are."""
+
+    @property
+    def where(self) -> str:
+        """File and line, for messages."""
+
+    @property
+    def answer(self) -> Any:
+        """What a model should say to it, as JSON can hold it; None where it is not known."""
+
+    @property
+    def characters(self) -> int:
+        """How much text it holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a data set. ``where`` names its file and line, for messages."""
+    """A text, or a pair of texts, and its label. ``where`` names its file and line, for messages."""
 
     text: str
     where: str
     pair: str | None = None
     label: str | None = None
     source: str | None = None
+
+    @property
+    def answer(self) -> str | None:
+        """The label."""
+        return self.label
+
+    @property
+    def characters(self) -> int:
+        """How much text both parts hold."""
+        return len(self.text) + len(self.pair or "")
 
 
 @dataclass(frozen=True, slots=True)

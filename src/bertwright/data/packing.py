@@ -62,7 +62,7 @@ class Sequences:
         return Rows(index_R, tuple(count + 1 for count in others.counts)), others_M, firsts_B
 
     def to(self, device: torch.device) -> Sequences:
-        """The same sequences with their offsets on ``device``."""
+        """The same sequences, their offsets on ``device``."""
         return Sequences(self.lengths, self.offsets_B1.to(device, non_blocking=True))
 
 
@@ -73,13 +73,17 @@ class Rows:
     index_R: Tensor
     counts: tuple[int, ...]
 
+    def to(self, device: torch.device) -> Rows:
+        """The same rows, their places on ``device``."""
+        return Rows(self.index_R.to(device, non_blocking=True), self.counts)
+
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
     """Tokens of B sequences end to end, shortest sequence first.
 
     ``order[b]`` is the place that sequence b had in the caller's list: sorting lets attention take equal lengths
-    together, and ``order`` takes it back.
+    together, and ``order`` takes it back. ``rows`` are the tokens that a head reads; None: the first of each sequence.
     """
 
     input_ids_T: Tensor
@@ -87,11 +91,25 @@ class PackedBatch:
     position_ids_T: Tensor
     sequences: Sequences
     order: npt.NDArray[np.int64]
+    rows: Rows | None = None
 
     @property
     def tokens(self) -> int:
         """T, all of them real."""
         return int(self.input_ids_T.shape[0])
+
+    def read(self) -> Rows:
+        """The tokens that a head reads."""
+        return self.sequences.firsts() if self.rows is None else self.rows
+
+    def callers_order(self) -> Tensor:
+        """Places of the head's outputs, such that ``outputs_RC[places]`` has the sequences in the caller's order."""
+        if self.rows is None:
+            return torch.from_numpy(np.argsort(self.order))
+        counts_B = np.array(self.rows.counts)
+        begins_B = np.cumsum(counts_B) - counts_B
+        back_B = np.argsort(self.order)
+        return torch.from_numpy(spans(begins_B[back_B], counts_B[back_B]))
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same batch on ``device``."""
@@ -103,22 +121,36 @@ class PackedBatch:
             self.position_ids_T.to(device, non_blocking=True),
             self.sequences.to(device),
             self.order,
+            None if self.rows is None else self.rows.to(device),
         )
 
 
 class TokenTable:
-    """All encoded sequences of a data set in three flat arrays: small, quick to index, and cheap to share.
+    """All encoded sequences of a data set in flat arrays: small, quick to index, and cheap to share.
 
     Python lists of token ids cost about 30 bytes a token; these arrays cost five.
+
+    ``reads`` lists for each sequence the places, ascending, of the tokens that a head reads; None: the first of each.
     """
 
-    def __init__(self, input_ids: Sequence[Sequence[int]], token_type_ids: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        input_ids: Sequence[Sequence[int]],
+        token_type_ids: Sequence[Sequence[int]],
+        reads: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         assert [len(ids) for ids in input_ids] == [len(ids) for ids in token_type_ids], "each id needs its segment"
         self.lengths: Int32Array = np.fromiter((len(ids) for ids in input_ids), np.int32, len(input_ids))
         self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
         total = int(self.starts[-1])
         self.input_ids: Int32Array = np.fromiter((i for ids in input_ids for i in ids), np.int32, total)
         self.token_type_ids: npt.NDArray[np.uint8] = np.fromiter((i for ids in token_type_ids for i in ids), np.uint8, total)
+        self.reads: Int32Array | None = None
+        self.read_starts = np.arange(len(self.lengths) + 1)
+        if reads is not None:
+            counts = np.fromiter((len(places) for places in reads), np.int64, len(reads))
+            self.read_starts = np.concatenate([[0], np.cumsum(counts)])
+            self.reads = np.fromiter((p for places in reads for p in places), np.int32, int(self.read_starts[-1]))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -128,6 +160,10 @@ class TokenTable:
         """Tokens of all sequences together."""
         return len(self.input_ids)
 
+    def outputs(self, which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Places, among a head's outputs for the whole table, of those for the sequences with these indices, in order."""
+        return spans(self.read_starts[which], self.read_starts[which + 1] - self.read_starts[which])
+
     def pack(self, which: npt.NDArray[np.int64]) -> PackedBatch:
         """Pack the sequences with these indices, shortest first, equal lengths in the given order."""
         order = np.argsort(self.lengths[which], kind="stable")
@@ -136,10 +172,22 @@ class TokenTable:
         ends = np.cumsum(lengths)
         position_ids_T = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
         take_T = np.repeat(self.starts[which], lengths) + position_ids_T
+        rows = None
+        if self.reads is not None:
+            counts = self.read_starts[which + 1] - self.read_starts[which]
+            places_R = self.reads[self.outputs(which)] + np.repeat(ends - lengths, counts)
+            rows = Rows(torch.from_numpy(places_R), tuple(counts.tolist()))
         return PackedBatch(
             input_ids_T=torch.from_numpy(self.input_ids[take_T].astype(np.int64)),
             token_type_ids_T=torch.from_numpy(self.token_type_ids[take_T].astype(np.int64)),
             position_ids_T=torch.from_numpy(position_ids_T),
             sequences=Sequences.of(lengths.tolist()),
             order=order,
+            rows=rows,
         )
+
+
+def spans(begins: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The whole numbers from each begin on, as many as its count, end to end."""
+    ends = np.cumsum(counts)
+    return np.asarray(np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - (ends - counts), counts))

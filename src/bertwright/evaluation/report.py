@@ -6,7 +6,7 @@ are spelled out, and long names lose their middle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -65,6 +65,21 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
     return table
 
 
+def scores_table(metrics: Mapping[str, Any], titles: Mapping[str, str], title: str) -> Table:
+    """Return a measurement's scores by ``titles``: the headline first, with its interval where it has one."""
+    headline = metrics["headline"]
+    table = _table(title, ["metric", "value", "note"], ["left", "right", "left"], wrapped="note")
+    first = headline["metric"]
+    for name in sorted(titles, key=lambda name: name != first):
+        note = ""
+        if name == first and "interval_95" in headline:
+            low, high = headline["interval_95"]
+            note = f"95% interval {_score(low)} to {_score(high)}, {headline['samples']:,} resamples"
+        table.add_row(titles[name], _score(metrics[name]), Text(note), style="bold" if name == first else None)
+    table.add_row("examples", f"{metrics['examples']:,}", "")
+    return table
+
+
 def per_class_table(metrics: dict[str, Any]) -> Table:
     """Return precision, recall, F1 and support of each class; of more than 12 classes the 10 with the lowest F1."""
     per_class: dict[str, dict[str, Any]] = metrics["per_class"]
@@ -116,12 +131,11 @@ def confusion_table(metrics: dict[str, Any]) -> Table | None:
     return table
 
 
-def seeds_table(metrics: dict[str, Any]) -> Table:
-    """Return mean and standard deviation over seeds, and each seed's own scores, the chosen seed marked."""
-    names = [name for name in _TITLES if name in metrics["seeds"][0]["validation"]]
-    table = _table(
-        "Over seeds", ["split", "seed", *(_TITLES[name] for name in names)], ["left", "left", *["right"] * len(names)]
-    )
+def seeds_table(metrics: dict[str, Any], titles: Mapping[str, str]) -> Table:
+    """Return mean and standard deviation over seeds, and each seed's own scores by ``titles``, the chosen seed marked."""
+    names = [name for name in titles if name in metrics["seeds"][0]["validation"]]
+    headers = ["split", "seed", *(titles[name] for name in names)]
+    table = _table("Over seeds", headers, ["left", "left", *["right"] * len(names)])
     for split, scores in metrics["over_seeds"].items():
         for summary in metrics["seeds"]:
             mark = " (kept)" if summary["seed"] == metrics["seed"] else ""

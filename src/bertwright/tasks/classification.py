@@ -5,39 +5,44 @@ Shapes: B sequences, C classes.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from rich.console import RenderableType
 from torch import Tensor
 
 from bertwright.data.examples import Example
-from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.data.inputs import Inputs
+from bertwright.errors import BertwrightError
 from bertwright.evaluation.metrics import METRICS, classification_metrics, matthews_per_batch, per_source
+from bertwright.evaluation.plots import plot_confusion, plot_matthews_per_batch, plot_reliability
+from bertwright.evaluation.report import evaluation_report
 from bertwright.model import BertConfig, SequenceClassifier
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from bertwright.tasks import labels as names
+from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
+from bertwright.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Classification:
-    """Single-label classification into ``labels``; a label's index is its class."""
+class Classification(Task):
+    """Single-label classification into ``classes``; a label's index is its class."""
 
-    labels: tuple[str, ...]
+    classes: tuple[str, ...]
 
-    # What a transformers config calls this head and its loss.
-    architecture = "BertForSequenceClassification"
-    problem_type = "single_label_classification"
+    SUMMARY = "one label for each text, or for each pair of texts"
+    ARCHITECTURE = "BertForSequenceClassification"
+    PIPELINE = "text-classification"
+    METRICS: ClassVar = {"accuracy": "accuracy", "f1_macro": "F1, macro", "matthews_correlation": "Matthews correlation"}
+    OPTIONS = Task.OPTIONS | {"class_weights"}
+    PROBLEM = "single_label_classification"  # what a transformers config calls this loss
 
     @classmethod
-    def learn(cls, examples: Sequence[Example]) -> Classification:
+    def learn(cls, examples: Sequence[Example], recipe: Recipe) -> Self:
         """Take the labels from training rows: numbers in numeric order, names in alphabetical order."""
         labels = {example.label for example in examples if example.label is not None}
         if len(labels) < 2:
@@ -46,147 +51,130 @@ class Classification:
                 f"{examples[0].where}: all {len(examples)} training rows have the label {only!r}; "
                 "a classifier needs at least two classes: does --label name the right column?"
             )
-        return cls(tuple(sorted(labels, key=_numeric_first)))
+        return cls(names.in_order(labels))
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], where: str) -> Classification:
-        """Take the labels from a saved ``config.json``.
-
-        ``transformers`` leaves id2label out where it is its default: two labels named LABEL_0 and LABEL_1.
-
-        Raises:
-            BertwrightError: id2label is damaged, or the model was trained for something other than single labels.
-        """
-        problem = config.get("problem_type") or cls.problem_type
-        if problem != cls.problem_type:
-            raise BertwrightError(f"{where}: problem_type is {problem!r}; only {cls.problem_type} can be loaded")
-        names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
-        if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
-            raise BertwrightError(f"{where}: id2label is damaged: it must map 0, 1, … to names")
-        labels = tuple(str(names[str(i)]) for i in range(len(names)))
+    def from_config(cls, config: Mapping[str, Any], where: str) -> Self:
+        """Take the labels from a saved ``config.json``."""
+        problem = config.get("problem_type") or cls.PROBLEM
+        if problem != cls.PROBLEM:
+            raise BertwrightError(f"{where}: problem_type is {problem!r}; only {cls.PROBLEM} can be loaded")
+        labels = names.from_config(config, where)
         if len(labels) < 2:
             raise BertwrightError(f"{where}: id2label has {len(labels)} labels; a classifier needs at least two classes")
-        if len(set(labels)) < len(labels):
-            raise BertwrightError(f"{where}: id2label gives two classes one name; give each its own")
         return cls(labels)
+
+    @classmethod
+    def opens(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a config is a classifier's; one without ``architectures`` is taken for that."""
+        made = config.get("architectures") or (cls.ARCHITECTURE,)
+        return cls.ARCHITECTURE in made and (config.get("problem_type") or cls.PROBLEM) == cls.PROBLEM
 
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task."""
-        return {
-            "architectures": [self.architecture],
-            "problem_type": self.problem_type,
-            "id2label": {str(i): name for i, name in enumerate(self.labels)},
-            "label2id": {name: i for i, name in enumerate(self.labels)},
-        }
+        return super().to_config() | {"problem_type": self.PROBLEM} | names.to_config(self.classes)
 
     def build(self, config: BertConfig, *, head_layers: int, head_size: int) -> SequenceClassifier:
         """The model for this task, with fresh weights."""
-        return SequenceClassifier(config, len(self.labels), head_layers=head_layers, head_size=head_size)
+        return SequenceClassifier(config, len(self.classes), head_layers=head_layers, head_size=head_size)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.classes
+
+    def check(self, examples: Sequence[Example], recipe: Recipe, *, labelled: bool) -> None:
+        """Raise BertwrightError for a pair in place of a text, or for a label that training did not have."""
+        super().check(examples, recipe, labelled=labelled)
+        if labelled:
+            self.targets(examples)
 
     def targets(self, examples: Sequence[Example]) -> IntArray:
         """Return the class of each row; a label that training did not have is an error that names the row."""
-        index = {name: i for i, name in enumerate(self.labels)}
+        index = {name: i for i, name in enumerate(self.classes)}
         for example in examples:
             if example.label not in index:
-                close = did_you_mean(example.label or "", index)
-                known = ", ".join(self.labels[:8]) + (", …" if len(self.labels) > 8 else "")
-                raise BertwrightError(
-                    f"{example.where}: the label {example.label!r} does not occur in the training rows{close} "
-                    f"(known: {known})"
-                )
+                raise names.unknown(example.label, self.classes, example.where)
         return np.array([index[example.label or ""] for example in examples], dtype=np.int64)
 
-    def class_weights(self, setting: str, targets: IntArray) -> FloatArray:
-        """Loss weights per class: ``none``, ``balanced`` (rows / (classes * rows of the class)) or name=weight,…."""
-        if setting == "none":
-            return np.ones(len(self.labels))
-        if setting == "balanced":
-            counts = np.bincount(targets, minlength=len(self.labels))
-            return len(targets) / (len(self.labels) * np.maximum(counts, 1))
-        weights = np.ones(len(self.labels))
-        for part in setting.split(","):
-            name, _, value = part.rpartition("=")
-            if name.strip() not in self.labels:
-                raise BertwrightError(
-                    f"--class-weights: no class {name.strip()!r}{did_you_mean(name.strip(), self.labels)}; "
-                    "use none, balanced, or name=weight,name=weight"
-                )
-            try:
-                weight = float(value)
-            except ValueError:
-                weight = math.nan
-            if not (math.isfinite(weight) and weight > 0):
-                raise BertwrightError(f"--class-weights: {value!r} is no weight for {name.strip()!r}; use a number above 0")
-            weights[self.labels.index(name.strip())] = weight
-        return weights
+    def describe(self, inputs: Inputs) -> str:
+        """How often each label occurs."""
+        return f"labels: {names.balance(self.classes, self._counts(inputs))}"
 
-    def loss_sum(self, logits_BC: Tensor, targets_B: Tensor, weights_C: Tensor) -> Tensor:
-        """Return the weighted sum of the rows' cross-entropies, in float32."""
-        return F.cross_entropy(logits_BC.float(), targets_B, weights_C, reduction="sum")
+    def class_weights(self, setting: str, inputs: Inputs | None) -> FloatArray:
+        """Loss weights of the classes."""
+        counts_C = np.zeros(len(self.classes), dtype=np.int64) if inputs is None else self._counts(inputs)
+        return names.weights(setting, self.classes, counts_C)
 
-    def quick_measure(self, logits_BC: FloatArray, targets_B: IntArray, weights_C: FloatArray) -> dict[str, float]:
-        """What is computed after every epoch: the loss and each metric that may pick the best one.
+    def _counts(self, inputs: Inputs) -> IntArray:
+        return np.bincount(self.targets(inputs.examples), minlength=len(self.classes))
 
-        Raises:
-            BertwrightError: a logit is not finite, as after a step that was far too long.
-        """
-        if not np.isfinite(logits_BC).all():
-            raise BertwrightError(
-                "the model's outputs are no longer finite numbers: training diverged. "
-                "Try a lower --learning-rate, a longer --warmup or --precision float32"
-            )
-        logits, targets = torch.from_numpy(logits_BC), torch.from_numpy(targets_B)
-        total = F.cross_entropy(logits, targets, torch.from_numpy(weights_C), reduction="sum")
-        predicted = logits_BC.argmax(1)
-        values = {name: metric(targets_B, predicted, len(self.labels)) for name, metric in METRICS.items()}
-        return {"loss": float(total) / float(weights_C[targets_B].sum()), **values}
+    def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
+        """Cross-entropy, in float32 or finer."""
+        targets = self.targets(inputs.examples)
+        targets_U, weights = torch.from_numpy(targets), torch.from_numpy(weights_C)
 
-    def measure(self, logits_BC: FloatArray, examples: Sequence[Example], headline: str) -> dict[str, Any]:
+        def total(logits_BC: Tensor, units: IntArray) -> Tensor:
+            logits_BC = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
+            targets_B = targets_U[torch.from_numpy(units)].to(logits_BC.device)
+            return F.cross_entropy(logits_BC, targets_B, weights.to(logits_BC), reduction="sum")
+
+        return Loss(weights_C[targets], total)
+
+    def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
+        """Compute each metric that may pick the best epoch."""
+        targets_B, predicted_B = self.targets(inputs.examples), outputs_RC.argmax(1)
+        return {name: metric(targets_B, predicted_B, len(self.classes)) for name, metric in METRICS.items()}
+
+    def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
         """The full measurement of an evaluation."""
-        targets = self.targets(examples)
-        # The loss picks epochs; a report is headed by something a reader can interpret.
-        headline = "accuracy" if headline == "loss" else headline
-        metrics = classification_metrics(targets, softmax(logits_BC), list(self.labels), headline=headline)
-        predicted = logits_BC.argmax(1)
-        metrics["loss"] = self.quick_measure(logits_BC, targets, np.ones(len(self.labels)))["loss"]
-        metrics["matthews_per_batch"] = matthews_per_batch(targets, predicted)
-        sources = [example.source for example in examples]
+        targets, probabilities = self.targets(inputs.examples), softmax(outputs_RC)
+        metrics = classification_metrics(targets, probabilities, list(self.classes), headline=headline)
+        metrics["matthews_per_batch"] = matthews_per_batch(targets, outputs_RC.argmax(1))
+        sources = [example.source for example in inputs.examples]
         if all(source is not None for source in sources):
-            metrics["per_source"] = per_source(targets, softmax(logits_BC), [str(s) for s in sources], list(self.labels))
+            metrics["per_source"] = per_source(targets, probabilities, [str(s) for s in sources], list(self.classes))
         return metrics
 
-    def decode(self, logits_BC: FloatArray) -> list[dict[str, Any]]:
+    def decode(self, outputs_RC: FloatArray, inputs: Inputs) -> list[dict[str, Any]]:
         """Turn logits into predictions by name: the label, its probability, all probabilities and the logits."""
         predictions = []
-        for logits, probabilities in zip(logits_BC, softmax(logits_BC), strict=True):
+        for logits, probabilities in zip(outputs_RC, softmax(outputs_RC), strict=True):
             best = int(probabilities.argmax())
             predictions.append(
                 {
-                    "predicted": self.labels[best],
+                    "predicted": self.classes[best],
                     "probability": float(probabilities[best]),
-                    "probabilities": dict(zip(self.labels, probabilities.tolist(), strict=True)),
+                    "probabilities": dict(zip(self.classes, probabilities.tolist(), strict=True)),
                     "logits": logits.tolist(),
                 }
             )
         return predictions
 
-    def describe_balance(self, targets_B: IntArray) -> str:
-        """How often each label occurs, most frequent first."""
-        counts = sorted(Counter(targets_B.tolist()).items(), key=lambda pair: (-pair[1], pair[0]))
-        shown = ", ".join(f"{self.labels[c]} ({n:,})" for c, n in counts[:6])
-        return shown + (f", … ({len(counts)} labels)" if len(counts) > 6 else "")
+    def table(self, records: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
+        """Predictions as rows of a CSV file: a column for each class's probability."""
+        first, last = ("text", "pair", "predicted", "probability"), ("skipped", "cut")
+        yield [*first, *(f"probability of {label}" for label in self.classes), *last]
+        for record in records:
+            probabilities = record.get("probabilities", {})
+            yield [
+                *(record.get(name) for name in first),
+                *(probabilities.get(label) for label in self.classes),
+                *(record.get(name) for name in last),
+            ]
+
+    def report(self, metrics: Mapping[str, Any], title: str) -> RenderableType:
+        """Scores, classes, sources and the confusion matrix as tables."""
+        return evaluation_report(dict(metrics), title)
+
+    def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
+        """Draw confusion matrix, reliability, and Matthews correlation by batch."""
+        plot_confusion(dict(metrics), folder / "confusion.png")
+        plot_reliability(dict(metrics), folder / "reliability.png")
+        plot_matthews_per_batch(metrics["matthews_per_batch"], metrics["matthews_correlation"], folder / "matthews.png")
 
 
 def softmax(logits_BC: FloatArray) -> FloatArray:
     """Return the probabilities of each row."""
     shifted = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
     return np.asarray(shifted / shifted.sum(1, keepdims=True))
-
-
-def _numeric_first(label: str) -> tuple[int, float, str]:
-    try:
-        number = float(label)
-    except ValueError:
-        number = math.nan
-    # "nan" is a name too: as a number it would have no place in an order.
-    return (1, 0.0, label) if math.isnan(number) else (0, number, label)

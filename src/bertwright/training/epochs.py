@@ -1,4 +1,4 @@
-"""Training rows as batches: each epoch passes once over all of them, in an order of its own.
+"""Training units as batches: each epoch passes once over all of them, in an order of its own.
 
 The order is a pure function of (seed, epoch), so that a resumed run needs nothing but its step.
 """

@@ -11,7 +11,7 @@ import numbers
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -116,11 +116,15 @@ class Options:
         """Why options have no effect beside the others, by name: a reason, or an empty string where they have one."""
         return {}
 
-    def without_effect(self) -> list[str]:
-        """Say of each option that is not at its default, but has no effect beside the others, why that is so."""
+    def without_effect(self, unread: Iterable[str] = ()) -> list[str]:
+        """Say of each option that is not at its default, but has no effect beside the others, why that is so.
+
+        ``unread`` names options that nothing reads in this kind of run.
+        """
+        reasons = self.ineffective() | dict.fromkeys(sorted(unread), "for this --task")
         return [
             f"{flag(name)} has no effect {reason}"
-            for name, reason in self.ineffective().items()
+            for name, reason in reasons.items()
             if reason and getattr(self, name) != getattr(type(self)(), name)
         ]
 

@@ -36,6 +36,7 @@ class Recipe(Options):
         "none", "Model", "What stays as it is: none, encoder, or first:N (embeddings and the first N layers)."
     )
 
+    task: str = option("classification", "Data", "What is learned; 'bertwright tasks' lists them.")
     train: str | None = option(None, "Data", "Training rows: .tsv, .csv, .jsonl or .parquet.")
     validation: str | None = option(None, "Data", "Validation rows; without, a part of the training rows is set aside.")
     test: str | None = option(None, "Data", "Test rows, judged once, after training.")
@@ -71,11 +72,10 @@ class Recipe(Options):
     class_weights: str = option(
         "none", "Training", "Loss weights: none, balanced, or name=weight,name=weight for skewed data."
     )
-    metric: str = option(
-        "accuracy",
+    metric: str | None = option(
+        None,
         "Training",
-        "What picks the best epoch and heads the report.",
-        choices=("accuracy", "f1_macro", "matthews_correlation", "loss"),
+        "What picks the best epoch and heads the report: loss, or a metric of the task; default: its first.",
     )
     patience: int = option(0, "Training", "Stop after this many epochs without a better one; 0: never.", low=0)
     seed: int = option(0, "Training", "Seed of order, dropout and new weights.", low=0, high=LARGEST_SEED)
@@ -98,6 +98,10 @@ class Recipe(Options):
             "delimiter": no_table,
             "quoting": no_table,
         }
+
+
+# The options that say how a file of examples is to be read.
+READING = ("text", "pair", "label", "source", "columns", "delimiter", "quoting")
 
 
 def preset(name: str) -> dict[str, Any]:

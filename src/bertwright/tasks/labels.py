@@ -1,0 +1,96 @@
+"""Names of classes: out of training examples, in a ``config.json``, and with the weights that skewed data need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bertwright.errors import BertwrightError, did_you_mean
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Numbers in numeric order, then names in alphabetical order."""
+    return tuple(sorted(set(labels), key=_numeric_first))
+
+
+def to_config(labels: Sequence[str]) -> dict[str, Any]:
+    """The fields of a ``config.json`` that name the classes."""
+    return {
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+
+
+def from_config(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Read the names of the classes from a ``config.json``.
+
+    ``transformers`` leaves id2label out where it is its default: two labels named LABEL_0 and LABEL_1.
+
+    Raises:
+        BertwrightError: id2label is damaged.
+    """
+    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
+        raise BertwrightError(f"{where}: id2label is damaged: it must map 0, 1, … to names")
+    labels = tuple(str(names[str(i)]) for i in range(len(names)))
+    if len(set(labels)) < len(labels):
+        raise BertwrightError(f"{where}: id2label gives two classes one name; give each its own")
+    return labels
+
+
+def unknown(label: str | None, labels: Sequence[str], where: str) -> BertwrightError:
+    """The error for a label that training did not have."""
+    close = did_you_mean(label or "", labels)
+    known = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
+    return BertwrightError(f"{where}: the label {label!r} does not occur in the training rows{close} (known: {known})")
+
+
+def weights(setting: str, labels: Sequence[str], counts_C: IntArray) -> FloatArray:
+    """Loss weights by ``--class-weights``: ``none``, ``balanced`` (all / (classes * those of the class)) or name=weight,…
+
+    Raises:
+        BertwrightError: no such class, or no such weight.
+    """
+    if setting == "none":
+        return np.ones(len(labels))
+    if setting == "balanced":
+        return np.asarray(counts_C.sum() / (len(labels) * np.maximum(counts_C, 1)))
+    given = np.ones(len(labels))
+    for part in setting.split(","):
+        name, _, value = part.rpartition("=")
+        if name.strip() not in labels:
+            raise BertwrightError(
+                f"--class-weights: no class {name.strip()!r}{did_you_mean(name.strip(), labels)}; "
+                "use none, balanced, or name=weight,name=weight"
+            )
+        try:
+            weight = float(value)
+        except ValueError:
+            weight = math.nan
+        if not (math.isfinite(weight) and weight > 0):
+            raise BertwrightError(f"--class-weights: {value!r} is no weight for {name.strip()!r}; use a number above 0")
+        given[labels.index(name.strip())] = weight
+    return given
+
+
+def balance(labels: Sequence[str], counts_C: IntArray) -> str:
+    """How often each class occurs, most frequent first."""
+    counts = sorted(((c, n) for c, n in enumerate(counts_C.tolist()) if n), key=lambda pair: (-pair[1], pair[0]))
+    shown = ", ".join(f"{labels[c]} ({n:,})" for c, n in counts[:6])
+    return shown + (f", … ({len(counts)} labels)" if len(counts) > 6 else "")
+
+
+def _numeric_first(label: str) -> tuple[int, float, str]:
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    # "nan" is a name too: as a number it would have no place in an order.
+    return (1, 0.0, label) if math.isnan(number) else (0, number, label)

@@ -1,0 +1,206 @@
+"""What a task is: how its examples are read, encoded, headed, scored by a loss, decoded into predictions and measured.
+
+A task of texts or pairs of texts inherits reading and encoding from here and adds its head, loss and measures. The loop,
+the commands and the model directories know tasks by this interface alone.
+
+Shapes: U training units, B examples, R rows that the head reads, C numbers that it gives for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import RenderableType
+from torch import Tensor
+
+from bertwright.data.examples import Columns, Example
+from bertwright.data.inputs import Inputs, encode_texts
+from bertwright.data.readers import read_examples, stream_lines
+from bertwright.data.splits import stratified_split
+from bertwright.errors import BertwrightError
+from bertwright.evaluation.report import scores_table
+from bertwright.model import BertConfig, Headed
+from bertwright.tokenizer import Tokenizer
+from bertwright.training.recipe import Recipe
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss over training units, as a sum that a sum of weights divides.
+
+    ``sum`` takes the head's outputs_RC for some units, unit after unit, and the numbers of these units; ``weight_U`` is
+    the weight of each unit. So batches of any size, accumulated, give what one large batch would give.
+    """
+
+    weight_U: FloatArray
+    sum: Callable[[Tensor, IntArray], Tensor]
+
+
+class Task:
+    """A task; the methods here are those of texts or pairs of texts, and each can be another task's own."""
+
+    SUMMARY: ClassVar[str]  # one line for people
+    ARCHITECTURE: ClassVar[str]  # what transformers calls the model
+    PIPELINE: ClassVar[str]  # what model hubs call the task
+    METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {}  # options of a recipe whose default is another for this task
+    OPTIONS: ClassVar[frozenset[str]] = frozenset({"text", "pair", "label", "source"})  # of those that not all tasks read
+
+    # ------------------------------------------------------------------------------------------- examples
+
+    @classmethod
+    def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[Any]:
+        """Yield the examples of a file; unless ``labelled``, answers are not looked for.
+
+        Raises:
+            BertwrightError: the file is missing, not to be read or empty, or an example cannot be read (names the line).
+        """
+        yield from read_examples(path, columns_of(recipe, labelled=labelled))
+
+    @classmethod
+    def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[Any]:
+        """Yield an example, or an Unreadable, for each line of a stream."""
+        yield from stream_lines(file, name, pairs=recipe.pair is not None)
+
+    @classmethod
+    def example(cls, text: Any, second: Any, where: str) -> Any:
+        """Make an example of what a caller gave: a text, and whatever this task wants beside it.
+
+        Raises:
+            BertwrightError: it is of the wrong type.
+        """
+        for value in (text, second):
+            if not isinstance(value, str) and (value is text or value is not None):
+                raise BertwrightError(f"{where} is {value!r}, a {type(value).__name__}, not a string")
+        return Example(text=text, pair=second, where=where)
+
+    @classmethod
+    def split(cls, examples: Sequence[Any], fraction: float, seed: int) -> tuple[list[int], list[int], str]:
+        """Set examples aside for validation: (places that stay, places set aside, how, for people)."""
+        inside, aside = stratified_split([example.answer for example in examples], fraction, seed)
+        return inside, aside, "of each label"
+
+    def check(self, examples: Sequence[Any], recipe: Recipe, *, labelled: bool) -> None:
+        """Raise BertwrightError for an example that the model cannot take, or an answer that training did not have."""
+        # A model that came without a recipe takes what the first row is.
+        paired = recipe.pair is not None if recipe.train else any(row.pair is not None for row in examples[:1])
+        for row in examples:
+            if paired != (row.pair is not None):
+                needs = "pairs: give each text its second text" if paired else "single texts, not pairs"
+                raise BertwrightError(f"{row.where}: this model classifies {needs}")
+
+    def is_empty(self, example: Any) -> bool:
+        """Whether there is nothing to predict from."""
+        return not (example.text.strip() or example.pair)
+
+    def record(self, example: Any) -> dict[str, Any]:
+        """The example itself, as its prediction's record begins."""
+        return {"text": example.text} | ({} if example.pair is None else {"pair": example.pair})
+
+    def truth(self, example: Any) -> dict[str, Any]:
+        """What an evaluation's record says of a labelled example, before the prediction."""
+        return ({} if example.source is None else {"source": example.source}) | {"true": example.label}
+
+    # ----------------------------------------------------------------------------------- task and model
+
+    @classmethod
+    def learn(cls, examples: Sequence[Any], recipe: Recipe) -> Self:
+        """Make the task of training examples: its labels, say."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], where: str) -> Self:
+        """Make the task of a saved ``config.json``.
+
+        Raises:
+            BertwrightError: it is damaged, or another task's.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def opens(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a ``config.json`` that came without a recipe is this task's."""
+        return cls.ARCHITECTURE in (config.get("architectures") or ())
+
+    def to_config(self) -> dict[str, Any]:
+        """The fields that a saved ``config.json`` has for this task."""
+        return {"architectures": [self.ARCHITECTURE]}
+
+    def build(self, config: BertConfig, *, head_layers: int, head_size: int) -> Headed:
+        """The model for this task, with fresh weights."""
+        raise NotImplementedError
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes; empty where there are none."""
+        return ()
+
+    def encode(self, tokenizer: Tokenizer, examples: Sequence[Any], recipe: Recipe) -> Inputs:
+        """Encode examples as the model takes them."""
+        return encode_texts(tokenizer, examples, recipe.max_length)
+
+    def describe(self, inputs: Inputs) -> str:
+        """One line about training examples."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------ training
+
+    def units(self, inputs: Inputs) -> IntArray:
+        """Where the training units begin among the sequences, U + 1 places; a batch is made of whole units."""
+        return np.arange(len(inputs.table) + 1)
+
+    def class_weights(self, setting: str, inputs: Inputs | None) -> FloatArray:
+        """Loss weights of the classes, one each, by ``--class-weights``; without inputs the setting is checked alone."""
+        return np.ones(max(len(self.labels), 1))
+
+    def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
+        """The loss over these inputs."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------- predictions and measures
+
+    def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
+        """Compute each of METRICS: what is computed after every epoch."""
+        raise NotImplementedError
+
+    def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
+        """The full measurement of an evaluation: ``examples``, METRICS, and ``headline`` with its interval."""
+        raise NotImplementedError
+
+    def decode(self, outputs_RC: FloatArray, inputs: Inputs) -> list[dict[str, Any]]:
+        """Turn outputs into predictions for people, one for each example; ``predicted`` is the answer."""
+        raise NotImplementedError
+
+    def table(self, records: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
+        """Predictions as rows of a CSV file, its header first."""
+        yield ["text", "pair", "predicted", "skipped", "cut"]
+        for record in records:
+            yield [record.get(name) for name in ("text", "pair", "predicted", "skipped", "cut")]
+
+    def report(self, metrics: Mapping[str, Any], title: str) -> RenderableType:
+        """A measurement as tables for a terminal of 80 columns."""
+        return scores_table(metrics, self.METRICS, title)
+
+    def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
+        """Write the plots of a measurement into a folder; nothing where there is nothing to see."""
+
+
+def columns_of(recipe: Recipe, *, labelled: bool = True) -> Columns:
+    """The columns that a recipe names."""
+    return Columns(
+        text=recipe.text,
+        pair=recipe.pair,
+        label=recipe.label if labelled else None,
+        source=recipe.source if labelled else None,
+        names=recipe.columns,
+        delimiter=recipe.delimiter,
+        quoting=recipe.quoting,
+    )
