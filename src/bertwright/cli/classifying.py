@@ -137,7 +137,8 @@ def evaluate(
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     given = _given_columns(columns, text=text, pair=pair, label=label, source=source, delimiter=delimiter, quoting=quoting)
     result = predictor.evaluate(data, metric=metric, **given)
-    write_evaluation(folder, result.metrics, result.predictions, predictor.task.draw)
+    judge = predictor.task
+    write_evaluation(folder, result.metrics, result.predictions, judge.draw, judge.draw_rows)
     console = Console()
     console.print(predictor.task.report(result.metrics, f"{model}: {data.name}"), "")
     console.print(f"numbers, rows and plots are in {folder}", markup=False, highlight=False, soft_wrap=True)

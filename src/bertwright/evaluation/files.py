@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from bertwright.errors import BertwrightError
 def write_evaluation(
     folder: Path,
     metrics: Mapping[str, Any],
-    predictions: Iterable[Mapping[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
     draw: Callable[[Mapping[str, Any], Path], None],
+    draw_rows: Callable[[Sequence[Mapping[str, Any]], Path], None],
 ) -> None:
-    """Write ``metrics.json``, ``predictions.jsonl`` and what ``draw`` makes of the metrics into ``folder``.
+    """Write ``metrics.json``, ``predictions.jsonl`` and what is drawn of the metrics and the rows into ``folder``.
 
     Raises:
         BertwrightError: the folder cannot be made or written; each file is whole or as it was before.
@@ -30,3 +31,4 @@ def write_evaluation(
     lines = [json.dumps(record, ensure_ascii=False) for record in predictions]
     atomic_write_text(folder / "predictions.jsonl", "\n".join(lines) + "\n")
     draw(metrics, folder)
+    draw_rows(predictions, folder)

@@ -156,6 +156,29 @@ def plot_matthews_per_batch(values: Sequence[float], total: float, path: str | o
     _save(figure, path)
 
 
+def plot_predicted(true: Sequence[float], predicted: Sequence[float], path: str | os.PathLike[str]) -> None:
+    """Draw a point for each example, its predicted number over its true one, and the line where both are equal.
+
+    Raises BertwrightError where there are no numbers, or ``path`` does not end in .png or cannot be written.
+    """
+    if not len(true):
+        raise BertwrightError("there are no predictions to draw; give at least one")
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    low, high = min(*true, *predicted), max(*true, *predicted)
+    margin = 0.04 * (high - low) or 0.5
+    # Many points lie over each other: the more there are, the fainter each one.
+    faint = min(0.8, max(0.05, 300 / len(true)))
+    axes.plot([low, high], [low, high], color="black", linestyle="--", linewidth=1, label="predicted = true")
+    axes.scatter(true, predicted, s=12, color=BLUE, alpha=faint, linewidths=0)
+    axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
+    axes.set(xlabel="true score", ylabel="predicted score")
+    axes.legend(loc="upper left", fontsize=9)
+    axes.grid(alpha=0.3)
+    _caption(figure, [f"{len(true):,} examples"])
+    _save(figure, path)
+
+
 def plot_training(history: Sequence[dict[str, Any]], path: str | os.PathLike[str], *, beside: Sequence[str] = ()) -> None:
     """Draw training and validation loss over the steps of a run, and under them a panel for each validation metric.
 

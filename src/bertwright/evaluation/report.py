@@ -97,11 +97,12 @@ def per_class_table(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def per_source_table(sources: dict[str, dict[str, Any]]) -> Table:
-    """Return the scores of each source, in the order of ``per_source``: the one with most examples first."""
-    table = _table("Sources", ["source", "examples", "accuracy", "Matthews", "F1, macro"], ["left", *["right"] * 4])
+def per_source_table(sources: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str] | None = None) -> Table:
+    """Return the scores of each source, in their order, by ``titles`` (default: those of ``per_source``)."""
+    titles = titles or {"accuracy": "accuracy", "matthews_correlation": "Matthews", "f1_macro": "F1, macro"}
+    table = _table("Sources", ["source", "examples", *titles.values()], ["left", *["right"] * (1 + len(titles))])
     for name, scores in sources.items():
-        cells = [_score(scores[column]) for column in ("accuracy", "matthews_correlation", "f1_macro")]
+        cells = [_score(scores[column]) for column in titles]
         table.add_row(_name(name, NAME_COLUMNS), f"{scores['examples']:,}", *cells)
     return table
 

@@ -192,6 +192,9 @@ class Task:
     def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
         """Write the plots of a measurement into a folder; nothing where there is nothing to see."""
 
+    def draw_rows(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        """Write the plots that show single examples, of an evaluation's records; nothing where none does."""
+
 
 def columns_of(recipe: Recipe, *, labelled: bool = True) -> Columns:
     """The columns that a recipe names."""
