@@ -27,7 +27,7 @@ scores = st.integers(2, 40).flatmap(
 @given(scores)
 @settings(max_examples=60, deadline=None)
 def test_correlations_and_errors_are_those_of_scipy_and_scikit_learn(both: tuple[Array, Array]) -> None:
-    from scipy import stats
+    from scipy import stats  # type: ignore[import-untyped]
 
     true_B, predicted_B = both
     assume(np.ptp(true_B) > 0 and np.ptp(predicted_B) > 0)

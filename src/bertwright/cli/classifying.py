@@ -64,11 +64,12 @@ Delimiter = Annotated[str | None, typer.Option(help="Column separator.", rich_he
 Quoting = Annotated[str | None, typer.Option(help="auto, literal or csv.", rich_help_panel="Data")]
 
 
-def _given_columns(columns: str | None, **given: str | None) -> dict[str, Any]:
+def _given_columns(columns: str | None, labels: str | None = None, **given: str | None) -> dict[str, Any]:
     """Options of a recipe: those that a flag was given for; an empty one takes a column away."""
     fields: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}
-    if columns is not None:
-        fields["columns"] = tuple(name.strip() for name in columns.split(",") if name.strip())
+    for option, listed in (("columns", columns), ("labels", labels)):
+        if listed is not None:
+            fields[option] = tuple(name.strip() for name in listed.split(",") if name.strip())
     return fields
 
 
@@ -88,6 +89,12 @@ def evaluate(
     text: Text = None,
     pair: Annotated[str | None, typer.Option(help="Column of the second text.", rich_help_panel="Data")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.", rich_help_panel="Data")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Columns of 0 and 1, one a label (multi-label).", rich_help_panel="Data")
+    ] = None,
+    label_separator: Annotated[
+        str | None, typer.Option(help="What stands between labels (multi-label).", rich_help_panel="Data")
+    ] = None,
     source: Annotated[
         str | None, typer.Option(help="Column to report results by; '' for none.", rich_help_panel="Data")
     ] = None,
@@ -127,7 +134,8 @@ def evaluate(
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":
-        if any(one is not None for one in (text, pair, label, source, columns, delimiter, quoting, metric)):
+        fields = (text, pair, label, labels, label_separator, source, columns, delimiter, quoting, metric)
+        if any(one is not None for one in fields):
             raise BertwrightError("--task blimp has fields of its own: leave --text, --label, --columns, --metric … out")
         lm = bertwright.load_masked_lm(model, device=device, precision=precision, threads=threads)
         _evaluate_minimal_pairs(lm, data, folder, sets, per_set, score)
@@ -135,7 +143,10 @@ def evaluate(
     if sets is not None or per_set is not None or score != "pll":
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
-    given = _given_columns(columns, text=text, pair=pair, label=label, source=source, delimiter=delimiter, quoting=quoting)
+    given = _given_columns(
+        columns, labels, text=text, pair=pair, label=label, label_separator=label_separator, source=source,
+        delimiter=delimiter, quoting=quoting,
+    )  # fmt: skip
     result = predictor.evaluate(data, metric=metric, **given)
     judge = predictor.task
     write_evaluation(folder, result.metrics, result.predictions, judge.draw, judge.draw_rows)
