@@ -52,7 +52,7 @@ def main() -> None:
         train=f"{arguments.out}-train.jsonl",
         test=f"{arguments.out}-test.jsonl",
         label="labels",
-        learning_rate=1e-4,
+        learning_rate=3e-4,
         epochs=arguments.epochs,
         steps=arguments.steps,
         out=arguments.out,
