@@ -66,4 +66,5 @@ class Linear(nn.Linear):
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()  # whose own product joins what stands around it
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,21 @@ def test_every_choice_trains(corpus: Path, config: str, tmp_path: Path, options:
     steps = [record for record in read_history(result.out / "history.jsonl") if record["kind"] == "step"]
     assert steps[-1]["loss"] < steps[0]["loss"]
     assert PretrainingRecipe.of(PretrainingRecipe.read(result.out / "pretraining.toml")).to_toml()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of what it does itself
+def test_compiled_layers_have_the_same_losses(corpus: Path, config: str, tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    plain = made(corpus, tmp_path / "plain", config=config, steps=4, validate_every=2)
+    torch.compiler.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    quick = made(corpus, tmp_path / "quick", config=config, steps=4, validate_every=2, compile=True)
+    assert counters["frames"]["ok"] > 0
+    losses = [[record["loss"] for record in history_of(one.out)] for one in (plain, quick)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def test_more_than_99_hundredths_of_the_budget_are_real_tokens(corpus: Path, config: str, tmp_path: Path) -> None:
