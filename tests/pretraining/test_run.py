@@ -195,7 +195,7 @@ def test_a_time_budget_ends_the_run_on_time_with_the_schedule_done(corpus: Path,
     result = made(corpus, tmp_path / "run", config=config, steps=None, max_time="3s", validate_every=20)
     took = time.monotonic() - began
     steps = [record for record in read_history(result.out / "history.jsonl") if record["kind"] == "step"]
-    assert 3 <= result.metrics["training"]["seconds_in_all"] < 4.5
+    assert 2.8 <= result.metrics["training"]["seconds_in_all"] < 4.5
     assert took < 20
     rates = [record["learning_rate"] for record in steps]
     peak = rates.index(max(rates))
