@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -390,32 +391,62 @@ def test_two_processes_train_as_one(corpus: Path, config: str, tmp_path: Path, s
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_torchrun_starts_a_failed_run_again_and_it_goes_on(corpus: Path, config: str, tmp_path: Path) -> None:
-    only_with_all_kills()  # gloo may wait for a minute until it sees that the peers of the first start are gone
     options = {"accumulate": 2, "steps": 16, "save_every": 1, "validate_every": 8}
     wanted = made(corpus, tmp_path / "wanted", config=config, **options)
-    command = [
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3"),
-        *arguments(corpus, tmp_path / "two", config, **options),
-    ]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        states = tmp_path / "two.training" / "seed-0" / "states"
-        deadline = time.monotonic() + 120
-        while not any(states.glob("step-*")) and time.monotonic() < deadline:
-            time.sleep(0.02)
+    again = ["--nproc-per-node", "2", "--max-restarts", "3"]
+    # It is to go on from the state also where it was told to replace what is there.
+    with torchrun(again, [*arguments(corpus, tmp_path / "two", config, **options), "--overwrite"]) as process:
+        wait_for_a_state(tmp_path / "two")
         workers = subprocess.run(
             ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
         ).stdout.split()
         os.kill(int(workers[-1]), signal.SIGKILL)
         _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said.decode()[-3000:]
+    assert process.returncode == 0, said[-3000:]
+    assert "going on after step" in said
     one, two = history_of(wanted.out), history_of(tmp_path / "two")
     assert [r["step"] for r in one] == [r["step"] for r in two]
     assert two[-1]["loss"] == pytest.approx(one[-1]["loss"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_a_node_joins_which_torchrun_counts_as_no_restart(
+    corpus: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without it, torchrun's store keeps its first address from a node that joins later.
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    options = {"accumulate": 2, "steps": 10**6, "max_time": "30s", "save_every": 10, "validate_every": 1000}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    meeting = ["--nnodes", "1:2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "mine"]
+    node = [*meeting, "--rdzv-conf", "last_call_timeout=1", "--monitor-interval", "0.1", "--nproc-per-node", "1"]
+    command = arguments(corpus, tmp_path / "two", config, **options)
+    with torchrun(node, command) as first:
+        wait_for_a_state(tmp_path / "two")
+        with torchrun(node, command) as second:
+            said = first.communicate(timeout=300)[1] + second.communicate(timeout=300)[1]
+    assert (first.returncode, second.returncode) == (0, 0), said[-3000:]
+    assert "going on after step" in said
+    assert "now on 2" in said
+    steps = [record["step"] for record in history_of(tmp_path / "two") if record["kind"] == "step"]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def torchrun(options: list[str], command: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *options, *command], env=environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_a_state(out: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not any(out.with_name(out.name + ".training").glob("seed-0/states/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
