@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -32,9 +33,12 @@ from bertwright.model import BertConfig, Pretraining
 from bertwright.noise import Noise
 from bertwright.pretraining.objective import PretrainingObjective
 from bertwright.pretraining.run import PretrainingRun, pretrain
+from bertwright.training import processes
 from bertwright.training.observers import History, read_history
 from bertwright.training.options import flag
 from bertwright.training.pretraining_recipe import PretrainingRecipe
+from bertwright.training.processes import Processes
+from bertwright.workspace import begun_by, resume_command
 from command_line import run
 from tiny_corpus import write_tiny_corpus
 from tiny_model import QUICK, no_plots, rows, write_tsv
@@ -232,6 +236,34 @@ def test_any_batch_is_made_again_from_seed_and_step(corpus: Path, config: str) -
         assert bits(again, step) == wanted[step]
 
 
+def test_steps_stay_cut_as_they_were_on_another_number_of_processes(corpus: Path, config: str) -> None:
+    text = TokenCorpus.open(corpus), TokenCorpus.open(corpus, "heldout")
+    recipe = PretrainingRecipe.of(SHORT, {"config": config})
+    model = Pretraining(BertConfig.from_dict(json.loads(Path(config).read_text()), ""))
+
+    def objective(world: int) -> PretrainingObjective:
+        return PretrainingObjective(model, *text, recipe, Machine(torch.device("cpu"), "float32"), Processes(0, world))
+
+    def instances(one: PretrainingObjective) -> list[list[list[int]]]:
+        return [[planned.batch.which.tolist() for planned in one.batches(step, 0.5)] for step in range(3, 6)]
+
+    begun = objective(4)
+    for step in range(3):
+        assert len(begun.batches(step, 0.5)) == 4
+    position = begun.position()
+    wanted = instances(begun)
+    for world in (1, 2, 4):
+        again = objective(world)
+        again.seek(position)
+        assert instances(again) == wanted
+        assert again.position() == begun.position()
+    other = objective(3)
+    with pytest.warns(BertwrightWarning, match="cut for 4 processes, cannot be dealt out to 3: they are cut anew"):
+        other.seek(position)
+    assert len(other.batches(3, 0.5)) == 3
+    assert (position["pass"], other.position()["pass"]) == (0, 1)
+
+
 def test_no_two_batches_of_a_run_share_a_dropout_mask() -> None:
     draws = {tuple(Noise(0, step, None, batch).mask((32,), 0.5).tolist()) for step in range(8) for batch in range(8)}
     assert len(draws) == 64
@@ -267,44 +299,47 @@ def only_with_all_kills() -> None:
         pytest.skip("takes minutes; run it with BERTWRIGHT_ALL_KILLS=1")
 
 
-def killed_run(command: list[str], out: Path, seed: int) -> int:
-    """Run the command, killing it and all its processes again and again; return how often."""
+def killed_run(command: list[str], out: Path, seed: int, most: int = 25) -> int:
+    """Run the command, killing it and all its processes again and again, ``most`` times at most; return how often.
+
+    Each time it must go on from the newest state that the kill before has left.
+    """
     draw = random.Random(seed)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    folder = out.with_name(out.name + ".training")
     kills = 0
     while True:
-        states = out.with_name(out.name + ".training")
-        resume = ["--resume"] if (states / "pretraining.toml").is_file() else []
+        resume = ["--resume"] if (folder / "pretraining.toml").is_file() else []
+        saved = [int(state.name.removeprefix("step-")) for state in folder.glob("seed-0/states/step-*")]
         with subprocess.Popen(
             [sys.executable, *command, *resume], env=environment, start_new_session=True, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
             assert process.stderr is not None
-            begun = False
+            said, begun = "", False
             # Wait for it to work, so that the kill comes in a step or a saving and not while Python starts.
-            said: list[bytes] = []
             for line in process.stderr:
-                said.append(line)
-                if begun := b"tokens in" in line:
+                said += line
+                if begun := ("going on after step" if saved else "tokens in") in line:
                     break
             try:
-                process.wait(timeout=draw.uniform(0.1, 2.5) if begun and kills < 25 else None)
+                process.wait(timeout=draw.uniform(0.1, 2.5) if begun and kills < most else None)
             except subprocess.TimeoutExpired:
                 children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
                 for number in (process.pid, *map(int, children.stdout.split())):  # torchrun's have sessions of their own
                     os.kill(number, signal.SIGKILL)
                 kills += 1
-                if out.exists() and not states.exists():  # it had been done but for the last lines of its report
-                    return kills
-                continue
-        assert process.returncode == 0, b"".join(said).decode()
-        return kills
+            else:
+                assert process.returncode == 0, said
+            assert not saved or f"pretraining: going on after step {max(saved):,}\n" in said
+        if out.exists() and not folder.exists():  # killed in the last lines of its report it is done too
+            return kills
 
 
 def test_killed_at_random_moments_it_goes_on_to_the_same_bits(corpus: Path, config: str, tmp_path: Path) -> None:
     options = {"steps": 30, "save_every": 1, "validate_every": 25}
     wanted = made(corpus, tmp_path / "wanted", config=config, **options)
-    kills = killed_run(arguments(corpus, tmp_path / "killed", config, **options), tmp_path / "killed", seed=0)
+    kills = killed_run(arguments(corpus, tmp_path / "killed", config, **options), tmp_path / "killed", seed=0, most=6)
     assert kills > 0
     same(tmp_path / "killed", wanted.out)
 
@@ -520,6 +555,44 @@ def test_a_resumed_run_goes_on_where_it_stood(
     monkeypatch.setattr(History, "begin", noted)
     pretrain(None, resume=True, out=tmp_path / "run", console=QUIET)
     assert begun == [7]
+
+
+def test_a_resumed_run_meets_on_the_device_that_it_began_on(
+    corpus: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_at(7, corpus, config, tmp_path / "run", monkeypatch)
+    asked: list[str] = []
+    together = processes.together
+
+    def noted(device: str) -> contextlib.AbstractContextManager[Processes]:
+        asked.append(device)
+        return together(device)
+
+    monkeypatch.setattr(processes, "together", noted)
+    pretrain(None, resume=True, out=tmp_path / "run", console=QUIET)
+    assert asked == ["cpu"]
+
+
+def test_how_to_go_on_is_told_in_the_words_of_what_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = "pretrain --resume --out 'my run'"
+    assert resume_command("pretrain", Path("my run")) == f"bertwright {again}"
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert resume_command("pretrain", Path("my run")) == f"torchrun --nproc-per-node 8 -m bertwright {again}"
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "4")
+    meeting = "--nnodes 4 --rdzv-backend c10d --rdzv-endpoint HOST:PORT"
+    assert resume_command("pretrain", Path("my run")) == f"torchrun {meeting} --nproc-per-node 8 -m bertwright {again}"
+
+
+def test_only_the_launch_that_began_a_run_goes_on_with_it(
+    corpus: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_at(7, corpus, config, tmp_path / "run", monkeypatch)
+    recipe = PretrainingRecipe.of({"out": str(tmp_path / "run")})
+    assert not begun_by(recipe, "")
+    (tmp_path / "run.training" / "launch").write_text("one")
+    assert begun_by(recipe, "one")
+    assert not begun_by(recipe, "two")
 
 
 def test_another_vocabulary_is_refused(corpus: Path, tmp_path: Path, minilm_dir: Path) -> None:

@@ -82,6 +82,8 @@ def pretrain(
     with group.together(chosen.device) as processes:
         if not chosen.resume and processes.any(processes.first and begun_by(chosen, processes.launch)):
             # torchrun has started the processes again, with the same words as at first.
+            if chosen.overwrite and processes.first:
+                tell("this call of torchrun has begun the run already: it goes on; give another --rdzv-id to begin anew")
             chosen = _resumed(dataclasses.replace(chosen, resume=True, overwrite=False), begin | options)
         quiet = Console(quiet=True)
         return _pretrain(chosen, (console or Console(stderr=True)) if processes.first else quiet, processes)
