@@ -183,6 +183,11 @@ class Predictor:
         ]
         return Evaluation(metrics, records)
 
+    def tune(self, inputs: Inputs) -> None:
+        """Set what the task decides by, if it has such a thing, to what is best on these labelled examples."""
+        if type(self.task).tuned is not Task.tuned:  # else the outputs would be computed for nothing
+            self.task = self.task.tuned(self.outputs(inputs), inputs)
+
     def save(self, directory: Path) -> None:
         """Write what ``transformers`` and :func:`load` open: config, weights, tokenizer, recipe."""
         config = self.model.config.to_dict() | self.task.to_config()

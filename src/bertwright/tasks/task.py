@@ -167,6 +167,13 @@ class Task:
 
     # ---------------------------------------------------------------------------- predictions and measures
 
+    def tuned(self, outputs_RC: FloatArray, inputs: Inputs) -> Self:
+        """The same task, what it decides by (a threshold, say) set to what is best on these labelled examples.
+
+        Training calls it with the validation examples: before each epoch is scored, and for the model that it keeps.
+        """
+        return self
+
     def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
         """Compute each of METRICS: what is computed after every epoch."""
         raise NotImplementedError
