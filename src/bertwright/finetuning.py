@@ -389,7 +389,8 @@ def _write(materials: Materials, model: Predictor, metrics: dict[str, Any], fold
     with atomic.atomic_directory(out, overwrite=replace) as target:
         model.save(target)
         for name, evaluation in metrics["evaluations"].items():
-            write_evaluation(target / name, evaluation.metrics, evaluation.predictions, model.task.draw)
+            files = model.task.files(evaluation.predictions)
+            write_evaluation(target / name, evaluation.metrics, evaluation.predictions, model.task.draw, files)
         text = json.dumps(metrics["summary"], indent=2, ensure_ascii=False)
         atomic.atomic_write_text(target / "metrics.json", text + "\n")
         for item in sorted(folder.iterdir()):
