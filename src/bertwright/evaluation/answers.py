@@ -111,7 +111,8 @@ def best_threshold(margin_B: FloatArray, answered_B: FloatArray, declined_B: Flo
     margins = margin_B[order]
     gains = np.append(0.0, np.cumsum((answered_B - declined_B)[order]))
     between = np.minimum((margins[1:] + margins[:-1]) / 2, np.nextafter(margins[1:], -np.inf))
-    thresholds = np.concatenate([[np.nextafter(margins[0], -np.inf)], between, [margins[-1]]])
+    none, all_of_them = min(0.0, np.nextafter(margins[0], -np.inf)), max(0.0, margins[-1])
+    thresholds = np.concatenate([[none], between, [all_of_them]])
     # Equal margins are answered all or none.
     thresholds[1:-1][margins[1:] == margins[:-1]] = np.nan
     scores = (declined_B.sum() + gains) / len(margins)
