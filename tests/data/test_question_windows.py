@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def test_slices_cover_everything_and_share_what_they_should(length: int, room: i
     assert cut[0][0] == 0
     assert cut[-1][1] == length
     assert all(end - begin <= room for begin, end in cut)
-    for before, after in zip(cut, cut[1:], strict=False):
+    for before, after in itertools.pairwise(cut):
         assert before[1] - after[0] == shared
         assert before[1] - before[0] == room
         assert after[1] > before[1], "a window that shows nothing new"
@@ -55,8 +56,8 @@ def test_sequences_are_those_of_transformers(
         return_overflowing_tokens=True, return_offsets_mapping=True,
     )  # fmt: skip
     table = inputs.table
-    got = [table.input_ids[a:b].tolist() for a, b in zip(table.starts, table.starts[1:], strict=False)]
-    types = [table.token_type_ids[a:b].tolist() for a, b in zip(table.starts, table.starts[1:], strict=False)]
+    got = [table.input_ids[a:b].tolist() for a, b in itertools.pairwise(table.starts)]
+    types = [table.token_type_ids[a:b].tolist() for a, b in itertools.pairwise(table.starts)]
     assert got == wanted["input_ids"]
     assert types == wanted["token_type_ids"]
     assert np.repeat(np.arange(len(pairs)), np.diff(inputs.starts)).tolist() == wanted["overflow_to_sample_mapping"]

@@ -124,10 +124,10 @@ def test_the_best_threshold_is_best_of_all_and_gives_what_it_says(rows: list[tup
     threshold, score = best_threshold(margins, answered / 4, declined)
     assert mean(threshold) == pytest.approx(score)
     assert score == pytest.approx(max(mean(one) for one in np.arange(-5, 5, 0.25)))
-    if answered.any() and not declined.any():
-        assert threshold >= max(0, margins[answered > 0].max())
-    if not answered.any() and declined.any():
-        assert threshold <= 0
+    if answered.all() and not declined.any():
+        assert threshold >= max(0, margins.max())
+    if not answered.any() and declined.all():
+        assert threshold < min(0, margins.min()) or threshold == 0 < margins.min()
 
 
 def test_the_best_threshold_of_margins_that_nothing_lies_between() -> None:

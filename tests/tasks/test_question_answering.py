@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -114,7 +115,7 @@ def assert_same(oracle: Any, predictor: Predictor) -> None:
     outputs, loss = outputs_and_loss(predictor, inputs)
     targets_W2, _ = targets(inputs)
     losses = []
-    for w, (begin, end) in enumerate(zip(inputs.table.starts, inputs.table.starts[1:], strict=False)):
+    for w, (begin, end) in enumerate(itertools.pairwise(inputs.table.starts)):
         found = oracle(
             input_ids=torch.tensor(inputs.table.input_ids[None, begin:end].astype(np.int64)),
             token_type_ids=torch.tensor(inputs.table.token_type_ids[None, begin:end].astype(np.int64)),

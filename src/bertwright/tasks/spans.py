@@ -126,8 +126,8 @@ def _search(
 def _highest(values_WC: FloatArray, count: int) -> IntArray:
     """Columns of the highest values of each row, best first, of equal ones the first."""
     if count == 1:
-        return values_WC.argmax(1)[:, None]
-    return np.argsort(-values_WC, axis=1, kind="stable")[:, :count]
+        return np.asarray(values_WC.argmax(1)[:, None])
+    return np.asarray(np.argsort(-values_WC, axis=1, kind="stable")[:, :count])
 
 
 def _ranked(found: _Found, example_W: IntArray, examples: int, count: int) -> Spans:
