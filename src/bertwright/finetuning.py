@@ -215,6 +215,7 @@ def _run_seed(
     if done.exists():
         model.load_state_dict(load_file(folder / "best.safetensors"))
         model.to(machine.device).requires_grad_(False)
+        predictor.tune(materials.validation.inputs)
         return json.loads(done.read_text()), predictor
 
     model.freeze(frozen_parts(recipe.freeze, start.config))
@@ -258,6 +259,7 @@ def _run_seed(
             parameter.copy_(outcome.best[name])
     vocabulary.restore(model.embeddings, outcome.best_decay)
     model.requires_grad_(False)
+    predictor.tune(materials.validation.inputs)
     summary = _summary(materials, predictor, outcome, seed)
     if outcome.finished and recipe.seeds > 1:  # so that a resumed run need not train this seed again
         atomic.atomic_write_bytes(
@@ -285,7 +287,7 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
                 "the model's outputs are no longer finite numbers: training diverged. "
                 "Try a lower --learning-rate, a longer --warmup or --precision float32"
             )
-        return {"loss": mean_loss(loss_aside, outputs), **task.scores(outputs, aside)}
+        return {"loss": mean_loss(loss_aside, outputs), **task.tuned(outputs, aside).scores(outputs, aside)}
 
     rows_read = int(table.read_starts[-1] + aside.table.read_starts[-1])
     if model.frozen > len(model.encoder.layer) and rows_read * model.config.hidden_size * 4 < _FEATURES_AT_MOST:
@@ -341,7 +343,7 @@ def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed:
         },
     }
     if materials.test is not None:
-        task, inputs = materials.task, materials.test.inputs
+        task, inputs = predictor.task, materials.test.inputs
         outputs = predictor.outputs(inputs)
         loss = task.loss(inputs, task.class_weights("none", None))
         summary["test"] = {"loss": mean_loss(loss, outputs), **task.scores(outputs, inputs)}
@@ -387,7 +389,8 @@ def _write(materials: Materials, model: Predictor, metrics: dict[str, Any], fold
     with atomic.atomic_directory(out, overwrite=replace) as target:
         model.save(target)
         for name, evaluation in metrics["evaluations"].items():
-            write_evaluation(target / name, evaluation.metrics, evaluation.predictions, model.task.draw)
+            files = model.task.files(evaluation.predictions)
+            write_evaluation(target / name, evaluation.metrics, evaluation.predictions, model.task.draw, files)
         text = json.dumps(metrics["summary"], indent=2, ensure_ascii=False)
         atomic.atomic_write_text(target / "metrics.json", text + "\n")
         for item in sorted(folder.iterdir()):

@@ -17,12 +17,13 @@ import torch
 from bertwright import atomic, checkpoint, inference
 from bertwright.data.examples import AnyExample, Unreadable
 from bertwright.data.inputs import Inputs
-from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.errors import BertwrightError, did_you_mean, tell
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Headed
-from bertwright.tasks import task_class, task_of
+from bertwright.tasks import options_of_tasks, task_class, task_of
 from bertwright.tasks.task import Loss, Task
 from bertwright.tokenizer import Tokenizer
+from bertwright.training.options import flag
 from bertwright.training.recipe import READING, Recipe
 
 _CHUNK = 2048  # rows that a stream holds at a time
@@ -67,6 +68,8 @@ class Predictor:
         for option in how:
             if option not in READING:
                 raise BertwrightError(f"no option {option!r} says how to read a file (known: {', '.join(READING)})")
+        for option in sorted(how.keys() & (options_of_tasks() - self.task.OPTIONS)):
+            tell(f"{flag(option)} has no effect for the task {self.recipe.task}")
         recipe = Recipe.of({f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(Recipe)}, how)
         yield from self.task.read(Path(path), recipe, labelled=labelled)
 
@@ -183,6 +186,11 @@ class Predictor:
         ]
         return Evaluation(metrics, records)
 
+    def tune(self, inputs: Inputs) -> None:
+        """Set what the task decides by, if it has such a thing, to what is best on these labelled examples."""
+        if type(self.task).tuned is not Task.tuned:  # else the outputs would be computed for nothing
+            self.task = self.task.tuned(self.outputs(inputs), inputs)
+
     def save(self, directory: Path) -> None:
         """Write what ``transformers`` and :func:`load` open: config, weights, tokenizer, recipe."""
         config = self.model.config.to_dict() | self.task.to_config()
@@ -198,7 +206,7 @@ class Predictor:
 def mean_loss(loss: Loss, outputs_RC: npt.NDArray[np.float64]) -> float:
     """The loss over all units, given the outputs for all of them."""
     total = loss.sum(torch.from_numpy(outputs_RC), np.arange(len(loss.weight_U)))
-    return float(total) / float(loss.weight_U.sum())
+    return float(total) / (float(loss.weight_U.sum()) or 1.0)
 
 
 def chosen_metric(kind: Task | type[Task], name: str | None) -> str:

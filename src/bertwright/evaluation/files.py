@@ -16,8 +16,9 @@ def write_evaluation(
     metrics: Mapping[str, Any],
     predictions: Iterable[Mapping[str, Any]],
     draw: Callable[[Mapping[str, Any], Path], None],
+    files: Mapping[str, str],
 ) -> None:
-    """Write ``metrics.json``, ``predictions.jsonl`` and what ``draw`` makes of the metrics into ``folder``.
+    """Write ``metrics.json``, ``predictions.jsonl``, ``files`` and what ``draw`` makes of the metrics into ``folder``.
 
     Raises:
         BertwrightError: the folder cannot be made or written; each file is whole or as it was before.
@@ -29,4 +30,6 @@ def write_evaluation(
     atomic_write_text(folder / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     lines = [json.dumps(record, ensure_ascii=False) for record in predictions]
     atomic_write_text(folder / "predictions.jsonl", "\n".join(lines) + "\n")
+    for name, text in files.items():
+        atomic_write_text(folder / name, text)
     draw(metrics, folder)

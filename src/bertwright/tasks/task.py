@@ -51,6 +51,7 @@ class Task:
     ARCHITECTURE: ClassVar[str]  # what transformers calls the model
     PIPELINE: ClassVar[str]  # what model hubs call the task
     METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
+    ASKED: ClassVar[tuple[str, str]] = ('"a text"', '["a text"]')  # what predict takes, as a shell and as Python has it
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}  # options of a recipe whose default is another for this task
     OPTIONS: ClassVar[frozenset[str]] = frozenset({"text", "pair", "label", "source"})  # of those that not all tasks read
 
@@ -167,6 +168,13 @@ class Task:
 
     # ---------------------------------------------------------------------------- predictions and measures
 
+    def tuned(self, outputs_RC: FloatArray, inputs: Inputs) -> Self:
+        """The same task, what it decides by (a threshold, say) set to what is best on these labelled examples.
+
+        Training calls it with the validation examples: before each epoch is scored, and for the model that it keeps.
+        """
+        return self
+
     def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
         """Compute each of METRICS: what is computed after every epoch."""
         raise NotImplementedError
@@ -188,6 +196,10 @@ class Task:
     def report(self, metrics: Mapping[str, Any], title: str) -> RenderableType:
         """A measurement as tables for a terminal of 80 columns."""
         return scores_table(metrics, self.METRICS, title)
+
+    def files(self, records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """Further files of an evaluation, by name, made of its records: what the official scripts of a task take."""
+        return {}
 
     def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
         """Write the plots of a measurement into a folder; nothing where there is nothing to see."""
