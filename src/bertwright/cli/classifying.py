@@ -210,9 +210,7 @@ def predict(
         records = predictor.predict_rows(predictor.read_stream(sys.stdin.buffer, "standard input"))
     else:
         assert texts is not None
-        if pair and len(pair) != len(texts):
-            raise BertwrightError(f"{len(texts)} texts but {len(pair)} --pair; each text needs its own")
-        records = predictor.predict_rows(predictor.examples(texts, pair or None))
+        records = predictor.predict_rows(predictor.examples(texts, predictor.task.beside(texts, pair or [])))
     with writing(output) as file:
         counts = _write_records(records, file, format, predictor.task)
     if counts["skipped"] or counts["cut"]:

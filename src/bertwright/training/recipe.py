@@ -55,6 +55,12 @@ class Recipe(Options):
     validation_fraction: float = option(0.1, "Data", "Part of the training rows set aside.", above=0, high=0.9)
     split_seed: int = option(2018, "Data", "Seed of that split; the same for all --seeds.", low=0, high=LARGEST_SEED)
     max_length: int = option(128, "Data", "Tokens of a text or pair; longer ones are cut, counted and told.", low=3)
+    stride: int | None = option(
+        None,
+        "Data",
+        "Read longer texts in windows of --max-length that share so many tokens, instead of cutting them.",
+        low=0,
+    )
 
     learning_rate: float = option(5e-5, "Training", "Peak learning rate.", above=0)
     batch_size: int = option(32, "Training", "Texts a step.", low=1)
