@@ -17,12 +17,13 @@ import torch
 from bertwright import atomic, checkpoint, inference
 from bertwright.data.examples import AnyExample, Unreadable
 from bertwright.data.inputs import Inputs
-from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.errors import BertwrightError, did_you_mean, tell
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Headed
-from bertwright.tasks import task_class, task_of
+from bertwright.tasks import options_of_tasks, task_class, task_of
 from bertwright.tasks.task import Loss, Task
 from bertwright.tokenizer import Tokenizer
+from bertwright.training.options import flag
 from bertwright.training.recipe import READING, Recipe
 
 _CHUNK = 2048  # rows that a stream holds at a time
@@ -67,6 +68,8 @@ class Predictor:
         for option in how:
             if option not in READING:
                 raise BertwrightError(f"no option {option!r} says how to read a file (known: {', '.join(READING)})")
+            if option in options_of_tasks() - self.task.OPTIONS:
+                tell(f"{flag(option)} has no effect for this model's task, {self.recipe.task}")
         recipe = Recipe.of({f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(Recipe)}, how)
         yield from self.task.read(Path(path), recipe, labelled=labelled)
 
