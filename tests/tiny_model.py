@@ -107,6 +107,7 @@ def no_plots() -> Iterator[None]:
         "bertwright.pretraining.run": ["plot_training"],
         "bertwright.tasks.classification": ["plot_confusion", "plot_reliability", "plot_matthews_per_batch"],
         "bertwright.tasks.question_answering": ["plot_answers"],
+        "bertwright.tasks.multiple_choice": ["plot_choices", "plot_reliability"],
     }
     with pytest.MonkeyPatch.context() as patch:
         for module, names in places.items():

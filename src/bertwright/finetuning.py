@@ -275,7 +275,7 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
     inputs, aside = materials.train.inputs, materials.validation.inputs
     table = inputs.table
     weights_C = task.class_weights(recipe.class_weights, inputs)
-    loss, loss_aside = task.loss(inputs, weights_C), task.loss(aside, weights_C)
+    loss, loss_aside = task.loss(inputs, weights_C), task.example_loss(aside, weights_C)
     starts = task.units(inputs)
 
     def sequences(units: Rows) -> Rows:
@@ -345,7 +345,7 @@ def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed:
     if materials.test is not None:
         task, inputs = predictor.task, materials.test.inputs
         outputs = predictor.outputs(inputs)
-        loss = task.loss(inputs, task.class_weights("none", None))
+        loss = task.example_loss(inputs, task.class_weights("none", None))
         summary["test"] = {"loss": mean_loss(loss, outputs), **task.scores(outputs, inputs)}
     return summary
 

@@ -177,7 +177,7 @@ class Predictor:
         # The loss picks epochs; a report is headed by something a reader can interpret.
         headline = next(iter(self.task.METRICS)) if headline == "loss" else headline
         metrics = self.task.measure(outputs, inputs, headline)
-        loss = self.task.loss(inputs, self.task.class_weights("none", None))
+        loss = self.task.example_loss(inputs, self.task.class_weights("none", None))
         metrics["loss"] = mean_loss(loss, outputs)
         answers = self.task.decode(outputs, inputs)
         records = [

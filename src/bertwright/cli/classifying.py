@@ -60,15 +60,17 @@ ColumnNames = Annotated[
         help="Names of a file's columns; '' for a file with a header. Default: as in training.", rich_help_panel="Data"
     ),
 ]
+Endings = Annotated[str | None, typer.Option(help="Columns of the endings, for multiple choice.", rich_help_panel="Data")]
 Delimiter = Annotated[str | None, typer.Option(help="Column separator.", rich_help_panel="Data")]
 Quoting = Annotated[str | None, typer.Option(help="auto, literal or csv.", rich_help_panel="Data")]
 
 
-def _given_columns(columns: str | None, **given: str | None) -> dict[str, Any]:
+def _given_columns(columns: str | None, endings: str | None, **given: str | None) -> dict[str, Any]:
     """Options of a recipe: those that a flag was given for; an empty one takes a column away."""
     fields: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}
-    if columns is not None:
-        fields["columns"] = tuple(name.strip() for name in columns.split(",") if name.strip())
+    for option, names in (("columns", columns), ("endings", endings)):
+        if names is not None:
+            fields[option] = tuple(name.strip() for name in names.split(",") if name.strip())
     return fields
 
 
@@ -87,6 +89,7 @@ def evaluate(
     ] = None,
     text: Text = None,
     pair: Annotated[str | None, typer.Option(help="Column of the second text.", rich_help_panel="Data")] = None,
+    endings: Endings = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.", rich_help_panel="Data")] = None,
     source: Annotated[
         str | None, typer.Option(help="Column to report results by; '' for none.", rich_help_panel="Data")
@@ -127,7 +130,7 @@ def evaluate(
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":
-        if any(one is not None for one in (text, pair, label, source, columns, delimiter, quoting, metric)):
+        if any(one is not None for one in (text, pair, endings, label, source, columns, delimiter, quoting, metric)):
             raise BertwrightError("--task blimp has fields of its own: leave --text, --label, --columns, --metric … out")
         lm = bertwright.load_masked_lm(model, device=device, precision=precision, threads=threads)
         _evaluate_minimal_pairs(lm, data, folder, sets, per_set, score)
@@ -135,7 +138,9 @@ def evaluate(
     if sets is not None or per_set is not None or score != "pll":
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
-    given = _given_columns(columns, text=text, pair=pair, label=label, source=source, delimiter=delimiter, quoting=quoting)
+    given = _given_columns(
+        columns, endings, text=text, pair=pair, label=label, source=source, delimiter=delimiter, quoting=quoting
+    )
     result = predictor.evaluate(data, metric=metric, **given)
     files = predictor.task.files(result.predictions)
     write_evaluation(folder, result.metrics, result.predictions, predictor.task.draw, files)
@@ -171,9 +176,13 @@ def predict(
     input: Annotated[Path | None, typer.Option(help="A file of rows; it needs no labels.", rich_help_panel="Data")] = None,
     pair: Annotated[
         list[str] | None,
-        typer.Option(help="Second text, once for each text; with --input its column.", rich_help_panel="Data"),
+        typer.Option(
+            help="Second text, once for each text (of multiple choice: an ending of the one text); with --input its column.",
+            rich_help_panel="Data",
+        ),
     ] = None,
     text: Text = None,
+    endings: Endings = None,
     columns: ColumnNames = None,
     delimiter: Delimiter = None,
     quoting: Quoting = None,
@@ -185,7 +194,8 @@ def predict(
 ) -> None:
     """Classify texts: given here, from a file, or streaming from standard input.
 
-    On standard input each line is a text (for a model of pairs: two, a tab between).
+    On standard input each line is a text (for a model of pairs: two, a tab between; of multiple choice: a text and its
+    endings, a tab before each).
 
     A line that is empty or unreadable gets a record that says why it was skipped.
 
@@ -197,9 +207,11 @@ def predict(
         raise BertwrightError(f"--format is {format!r}; use jsonl or csv")
     if bool(texts) == (input is not None) or (texts is not None and len(texts) > 1 and "-" in texts):
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
-    given = _given_columns(columns, text=text, delimiter=delimiter, quoting=quoting)
+    given = _given_columns(columns, endings, text=text, delimiter=delimiter, quoting=quoting)
     if given and input is None:
-        raise BertwrightError("--text, --columns, --delimiter and --quoting say how to read a file: give it with --input")
+        raise BertwrightError(
+            "--text, --columns, --endings, --delimiter and --quoting say how to read a file: give it with --input"
+        )
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if input is not None:
         if pair:
@@ -211,9 +223,7 @@ def predict(
         records = predictor.predict_rows(predictor.read_stream(sys.stdin.buffer, "standard input"))
     else:
         assert texts is not None
-        if pair and len(pair) != len(texts):
-            raise BertwrightError(f"{len(texts)} texts but {len(pair)} --pair; each text needs its own")
-        records = predictor.predict_rows(predictor.examples(texts, pair or None))
+        records = predictor.predict_rows(predictor.examples(texts, predictor.task.beside(texts, pair or [])))
     with writing(output) as file:
         counts = _write_records(records, file, format, predictor.task)
     if counts["skipped"] or counts["cut"]:

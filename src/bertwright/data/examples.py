@@ -53,9 +53,9 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a file hold what, and how a delimited file is written."""
+    """Which columns of a file hold what (None: not looked for), and how a delimited file is written."""
 
-    text: str = "text"
+    text: str | None = "text"
     pair: str | None = None
     label: str | None = "label"
     source: str | None = None

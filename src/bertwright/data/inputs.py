@@ -31,6 +31,11 @@ class Inputs:
     details: Sequence[Any] = field(default=())
     limit: str | None = None
 
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many sequences each example has."""
+        return np.diff(self.starts)
+
     def tell_cut(self, name: str, max_length: int) -> None:
         """Warn if examples lost tokens to the longest length."""
         rows = int((self.cut > 0).sum())

@@ -11,10 +11,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from bertwright.data.examples import Columns, Example, Unreadable
 from bertwright.errors import BertwrightError, did_you_mean
+
+T = TypeVar("T")
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is a wrong file, not a text
 _BOM = b"\xef\xbb\xbf"
@@ -36,17 +38,31 @@ def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
         BertwrightError: the file is missing, not to be read or empty, or a row cannot be read (names the line).
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in JSON_LINES:
-        rows = json_lines(path)
-    elif suffix in _PARQUET:
-        rows = _parquet(path, list(columns.wanted().values()))
-    else:
-        rows = _delimited(path, columns)
+    rows = named_rows(cells_of(path, columns), path, columns) if is_delimited(path) else read_objects(path, columns)
+    yield from not_empty((_example(row, columns, where) for where, row in rows), path)
+
+
+def read_objects(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (where, row) of a file of JSON lines or Parquet; of Parquet the wanted columns, or all if none is wanted.
+
+    Raises:
+        BertwrightError: the file is missing or not to be read, or lacks a wanted column (Parquet).
+    """
+    if path.suffix.lower() in JSON_LINES:
+        return json_lines(path)
+    return _parquet(path, list(columns.wanted().values()) or None)
+
+
+def not_empty(examples: Iterator[T], path: Path) -> Iterator[T]:
+    """Yield the examples of a file.
+
+    Raises:
+        BertwrightError: there is none.
+    """
     empty = True
-    for where, row in rows:
+    for example in examples:
         empty = False
-        yield _example(row, columns, where)
+        yield example
     if empty:
         raise BertwrightError(f"{path}: the file has no rows; is it the right one?")
 
@@ -141,36 +157,53 @@ def stream_lines(file: BinaryIO, name: str, *, pairs: bool = False) -> Iterator[
             yield Example(text=text, where=where)
 
 
-def _delimited(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
+def cells_of(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of its first line, cells) of each row of delimited text, the header among them; [""] if blank.
+
+    Raises:
+        BertwrightError: the file is missing or not to be read, or a row cannot be read (names the line).
+    """
     comma = path.suffix.lower() == ".csv"
     delimiter = _separator(columns.delimiter) if columns.delimiter else ("," if comma else "\t")
-    quoted = columns.quoting == "csv" or (columns.quoting == "auto" and comma)
+    with _opened(path) as file:
+        rows = _quoted_rows if _is_quoted(path, columns) else _literal_rows
+        yield from rows(file, str(path), delimiter)
+
+
+def _is_quoted(path: Path, columns: Columns) -> bool:
+    return columns.quoting == "csv" or (columns.quoting == "auto" and path.suffix.lower() == ".csv")
+
+
+def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (where, cells by name) of delimited rows, named by ``columns`` or by the first of them.
+
+    Raises:
+        BertwrightError: a wanted column is missing, two have one name, or a row has another number of cells.
+    """
     names: Sequence[str] = columns.names
     _check_names(names, "--columns", "give each its own name")
-    with _opened(path) as file:
-        rows = _quoted_rows(file, str(path), delimiter) if quoted else _literal_rows(file, str(path), delimiter)
-        for number, cells in rows:
-            where = f"{path}:{number}"
-            if not names:
-                names = cells
-                _check_names(names, f"{where}: the header", "name the columns with --columns")
-                missing = [name for name in columns.wanted().values() if name not in names]
-                if missing:
-                    raise BertwrightError(
-                        f"{where}: no column {missing[0]!r}{did_you_mean(missing[0], names)} "
-                        f"(the first line has: {', '.join(names)[:200]}); if it is no header, use --columns"
-                    )
-                continue
-            if cells == [""] and len(names) > 1:
-                continue  # a blank line; in a file of one column it is a row with an empty text
-            if len(cells) != len(names):
-                hint = "" if quoted else "; quotes are taken literally here, see --quoting"
-                if columns.names and number == 1:
-                    hint = "; the names are those of --columns, give '' for a file with a header"
+    for number, cells in rows:
+        where = f"{path}:{number}"
+        if not names:
+            names = cells
+            _check_names(names, f"{where}: the header", "name the columns with --columns")
+            missing = [name for name in columns.wanted().values() if name not in names]
+            if missing:
                 raise BertwrightError(
-                    f"{where}: {len(cells)} columns where {len(names)} are expected ({', '.join(names)[:200]}){hint}"
+                    f"{where}: no column {missing[0]!r}{did_you_mean(missing[0], names)} "
+                    f"(the first line has: {', '.join(names)[:200]}); if it is no header, use --columns"
                 )
-            yield where, dict(zip(names, cells, strict=True))
+            continue
+        if cells == [""] and len(names) > 1:
+            continue  # a blank line; in a file of one column it is a row with an empty text
+        if len(cells) != len(names):
+            hint = "" if _is_quoted(path, columns) else "; quotes are taken literally here, see --quoting"
+            if columns.names and number == 1:
+                hint = "; the names are those of --columns, give '' for a file with a header"
+            raise BertwrightError(
+                f"{where}: {len(cells)} columns where {len(names)} are expected ({', '.join(names)[:200]}){hint}"
+            )
+        yield where, dict(zip(names, cells, strict=True))
 
 
 def _check_names(names: Sequence[str], what: str, remedy: str) -> None:
@@ -226,7 +259,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path}:{number}", row
 
 
-def _parquet(path: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet(path: Path, wanted: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -235,7 +268,7 @@ def _parquet(path: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any
     try:
         with _opened(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             known = file.schema_arrow.names
-            for name in wanted:
+            for name in wanted or ():
                 if name not in known:
                     raise BertwrightError(
                         f"{path}: no column {name!r}{did_you_mean(name, known)} (columns: {', '.join(known)})"

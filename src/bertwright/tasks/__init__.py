@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 TASKS: dict[str, str] = {
     "classification": "bertwright.tasks.classification:Classification",
     "question-answering": "bertwright.tasks.question_answering:QuestionAnswering",
+    "multiple-choice": "bertwright.tasks.multiple_choice:MultipleChoice",
 }
 DEFAULT = "classification"
 

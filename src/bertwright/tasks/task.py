@@ -166,6 +166,10 @@ class Task:
         """The loss over these inputs."""
         raise NotImplementedError
 
+    def example_loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
+        """The loss that a model is judged by; that of training, unless this takes the parts of an example one by one."""
+        return self.loss(inputs, weights_C)
+
     # ---------------------------------------------------------------------------- predictions and measures
 
     def tuned(self, outputs_RC: FloatArray, inputs: Inputs) -> Self:
@@ -186,6 +190,17 @@ class Task:
     def decode(self, outputs_RC: FloatArray, inputs: Inputs) -> list[dict[str, Any]]:
         """Turn outputs into predictions for people, one for each example; ``predicted`` is the answer."""
         raise NotImplementedError
+
+    @classmethod
+    def beside(cls, texts: Sequence[str], given: Sequence[str]) -> Sequence[Any] | None:
+        """What goes with each text, of the ``--pair`` that a command line has beside them; None: nothing.
+
+        Raises:
+            BertwrightError: it does not fit the texts.
+        """
+        if given and len(given) != len(texts):
+            raise BertwrightError(f"{len(texts)} texts but {len(given)} --pair; each text needs its own")
+        return given or None
 
     def table(self, records: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
         """Predictions as rows of a CSV file, its header first."""

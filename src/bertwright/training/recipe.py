@@ -43,6 +43,9 @@ class Recipe(Options):
     columns: tuple[str, ...] = option((), "Data", "Comma-separated names for the columns of a file without a header.")
     text: str = option("text", "Data", "Column of the text.")
     pair: str | None = option(None, "Data", "Column of the second text, for pairs.")
+    endings: tuple[str, ...] = option(
+        (), "Data", "Columns of the endings to choose from, or the one that lists them; default: as in SWAG."
+    )
     label: str = option("label", "Data", "Column of the label; numbers or names.")
     source: str | None = option(None, "Data", "Column to report results by.")
     delimiter: str | None = option(None, "Data", "Column separator; default: tab for .tsv, comma for .csv.")
@@ -109,7 +112,7 @@ class Recipe(Options):
 
 
 # The options that say how a file of examples is to be read.
-READING = ("text", "pair", "label", "source", "columns", "delimiter", "quoting")
+READING = ("text", "pair", "endings", "label", "source", "columns", "delimiter", "quoting")
 
 
 def preset(name: str) -> dict[str, Any]:
