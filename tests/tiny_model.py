@@ -108,6 +108,8 @@ def no_plots() -> Iterator[None]:
         "bertwright.tasks.classification": ["plot_confusion", "plot_reliability", "plot_matthews_per_batch"],
         "bertwright.tasks.question_answering": ["plot_answers"],
         "bertwright.tasks.multiple_choice": ["plot_choices", "plot_reliability"],
+        "bertwright.tasks.multi_label": ["plot_label_scores"],
+        "bertwright.tasks.regression": ["plot_predicted"],
     }
     with pytest.MonkeyPatch.context() as patch:
         for module, names in places.items():

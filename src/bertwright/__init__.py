@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bertwright.preparation.report import Prepared
     from bertwright.preparation.vocabulary import train_vocabulary
     from bertwright.pretraining.run import PretrainingRun, pretrain
+    from bertwright.text_vectors import TextEncoder, TokenVectors, load_encoder, vectors
     from bertwright.tokenizer import Tokenizer
     from bertwright.training.pretraining_recipe import PretrainingRecipe
     from bertwright.training.recipe import Recipe
@@ -41,13 +42,17 @@ _HOME = {
     "Recipe": "training.recipe",
     "Run": "finetuning",
     "SequenceClassifier": "model",
+    "TextEncoder": "text_vectors",
+    "TokenVectors": "text_vectors",
     "Tokenizer": "tokenizer",
     "finetune": "finetuning",
     "load": "predictor",
+    "load_encoder": "text_vectors",
     "load_masked_lm": "masked_lm",
     "prepare": "preparation.prepare",
     "pretrain": "pretraining.run",
     "train_vocabulary": "preparation.vocabulary",
+    "vectors": "text_vectors",
 }
 
 __all__ = [
@@ -65,13 +70,17 @@ __all__ = [
     "Recipe",
     "Run",
     "SequenceClassifier",
+    "TextEncoder",
+    "TokenVectors",
     "Tokenizer",
     "finetune",
     "load",
+    "load_encoder",
     "load_masked_lm",
     "prepare",
     "pretrain",
     "train_vocabulary",
+    "vectors",
 ]
 
 

@@ -7,9 +7,9 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO, TypeVar
 
 from bertwright.errors import BertwrightError, tell
 
@@ -126,15 +126,27 @@ def atomic_write_text(path: str | Path, text: str) -> None:
     atomic_write_bytes(path, text.encode())
 
 
-@contextlib.contextmanager
-def atomic_write_stream(path: str | Path) -> Iterator[TextIO]:
+def atomic_write_stream(path: str | Path) -> contextlib.AbstractContextManager[TextIO]:
     """Yield a text file to write to that takes its place when the block ends well; see `atomic_write_bytes`."""
+    return _stream(path, lambda fresh: fresh.open("x", encoding="utf-8", newline=""))
+
+
+def atomic_binary_stream(path: str | Path) -> contextlib.AbstractContextManager[BinaryIO]:
+    """Yield a binary file to write to, as `atomic_write_stream` does."""
+    return _stream(path, lambda fresh: fresh.open("xb"))
+
+
+_File = TypeVar("_File", TextIO, BinaryIO)
+
+
+@contextlib.contextmanager
+def _stream(path: str | Path, open_fresh: Callable[[Path], _File]) -> Iterator[_File]:
     path = Path(path).resolve()
     with _one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh, _ = siblings(path)
     try:
-        with _one_line(path, only_in=fresh), fresh.open("x", encoding="utf-8", newline="") as file:
+        with _one_line(path, only_in=fresh), open_fresh(fresh) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

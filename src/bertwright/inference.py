@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bertwright.data.examples import AnyExample, Unreadable
 from bertwright.data.packing import PackedBatch, TokenTable
 from bertwright.machine import Machine
+
+Readable = TypeVar("Readable", bound=AnyExample)
+
+
+def chunk(rows: Iterator[Readable | Unreadable], count: int, characters: int) -> list[Readable | Unreadable]:
+    """Take rows until there are ``count`` of them, or ``characters`` of text; none are left where it is empty."""
+    taken: list[Readable | Unreadable] = []
+    held = 0
+    for row in rows:
+        taken.append(row)
+        if not isinstance(row, Unreadable):
+            held += row.characters
+        if len(taken) >= count or held >= characters:
+            break
+    return taken
 
 
 def batches_by_length(lengths: npt.NDArray[np.int32], budget: int) -> list[npt.NDArray[np.int64]]:

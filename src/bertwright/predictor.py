@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from bertwright import atomic, checkpoint, inference
-from bertwright.data.examples import AnyExample, Unreadable
+from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
 from bertwright.errors import BertwrightError, did_you_mean, tell
 from bertwright.machine import Machine
@@ -123,7 +123,7 @@ class Predictor:
             BertwrightError: a row is a pair where the model was trained on single texts, or the other way round.
         """
         iterator = iter(rows)
-        while chunk := _chunk(iterator):
+        while chunk := inference.chunk(iterator, _CHUNK, _CHUNK_CHARACTERS):
             yield from self._predict_chunk(chunk)
 
     def _predict_chunk(self, chunk: Sequence[Any]) -> Iterator[dict[str, Any]]:
@@ -260,19 +260,6 @@ def load(
     model.to(machine.device).requires_grad_(False)
     recipe = dataclasses.replace(recipe, max_length=min(recipe.max_length, config.max_position_embeddings))
     return Predictor(model, tokenizer, judge, recipe, machine, held.directory)
-
-
-def _chunk(rows: Iterator[AnyExample | Unreadable]) -> list[AnyExample | Unreadable]:
-    """Take rows until there are many of them, or much text."""
-    chunk: list[AnyExample | Unreadable] = []
-    characters = 0
-    for row in rows:
-        chunk.append(row)
-        if not isinstance(row, Unreadable):
-            characters += row.characters
-        if len(chunk) >= _CHUNK or characters >= _CHUNK_CHARACTERS:
-            break
-    return chunk
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: BertConfig, where: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -65,12 +65,12 @@ Delimiter = Annotated[str | None, typer.Option(help="Column separator.", rich_he
 Quoting = Annotated[str | None, typer.Option(help="auto, literal or csv.", rich_help_panel="Data")]
 
 
-def _given_columns(columns: str | None, endings: str | None, **given: str | None) -> dict[str, Any]:
+def _given_columns(lists: Mapping[str, str | None], **given: str | None) -> dict[str, Any]:
     """Options of a recipe: those that a flag was given for; an empty one takes a column away."""
     fields: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}
-    for option, names in (("columns", columns), ("endings", endings)):
-        if names is not None:
-            fields[option] = tuple(name.strip() for name in names.split(",") if name.strip())
+    for option, listed in lists.items():
+        if listed is not None:
+            fields[option] = tuple(name.strip() for name in listed.split(",") if name.strip())
     return fields
 
 
@@ -91,6 +91,12 @@ def evaluate(
     pair: Annotated[str | None, typer.Option(help="Column of the second text.", rich_help_panel="Data")] = None,
     endings: Endings = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.", rich_help_panel="Data")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Columns of 0 and 1, one a label (multi-label).", rich_help_panel="Data")
+    ] = None,
+    label_separator: Annotated[
+        str | None, typer.Option(help="What stands between labels (multi-label).", rich_help_panel="Data")
+    ] = None,
     source: Annotated[
         str | None, typer.Option(help="Column to report results by; '' for none.", rich_help_panel="Data")
     ] = None,
@@ -130,7 +136,8 @@ def evaluate(
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":
-        if any(one is not None for one in (text, pair, endings, label, source, columns, delimiter, quoting, metric)):
+        fields = (text, pair, endings, label, labels, label_separator, source, columns, delimiter, quoting, metric)
+        if any(one is not None for one in fields):
             raise BertwrightError("--task blimp has fields of its own: leave --text, --label, --columns, --metric … out")
         lm = bertwright.load_masked_lm(model, device=device, precision=precision, threads=threads)
         _evaluate_minimal_pairs(lm, data, folder, sets, per_set, score)
@@ -139,11 +146,12 @@ def evaluate(
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     given = _given_columns(
-        columns, endings, text=text, pair=pair, label=label, source=source, delimiter=delimiter, quoting=quoting
-    )
+        {"columns": columns, "endings": endings, "labels": labels}, text=text, pair=pair, label=label,
+        label_separator=label_separator, source=source, delimiter=delimiter, quoting=quoting,
+    )  # fmt: skip
     result = predictor.evaluate(data, metric=metric, **given)
-    files = predictor.task.files(result.predictions)
-    write_evaluation(folder, result.metrics, result.predictions, predictor.task.draw, files)
+    judge = predictor.task
+    write_evaluation(folder, result.metrics, result.predictions, judge.draw, judge.files(result.predictions))
     console = Console()
     console.print(predictor.task.report(result.metrics, f"{model}: {data.name}"), "")
     console.print(f"numbers, rows and plots are in {folder}", markup=False, highlight=False, soft_wrap=True)
@@ -207,7 +215,7 @@ def predict(
         raise BertwrightError(f"--format is {format!r}; use jsonl or csv")
     if bool(texts) == (input is not None) or (texts is not None and len(texts) > 1 and "-" in texts):
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
-    given = _given_columns(columns, endings, text=text, delimiter=delimiter, quoting=quoting)
+    given = _given_columns({"columns": columns, "endings": endings}, text=text, delimiter=delimiter, quoting=quoting)
     if given and input is None:
         raise BertwrightError(
             "--text, --columns, --endings, --delimiter and --quoting say how to read a file: give it with --input"

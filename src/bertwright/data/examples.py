@@ -59,11 +59,13 @@ class Columns:
     pair: str | None = None
     label: str | None = "label"
     source: str | None = None
+    labels: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     delimiter: str | None = None
     quoting: str = "auto"
 
     def wanted(self) -> dict[str, str]:
-        """Map the roles that are read to their column names."""
+        """Map the roles that are read to their column names; each of ``labels`` is a role of its own."""
         roles = {"text": self.text, "pair": self.pair, "label": self.label, "source": self.source}
+        roles |= {f"labels {name}": name for name in self.labels}
         return {role: name for role, name in roles.items() if name is not None}

@@ -37,9 +37,17 @@ def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
     Raises:
         BertwrightError: the file is missing, not to be read or empty, or a row cannot be read (names the line).
     """
+    for where, row in read_rows(path, columns):
+        yield example_of(row, columns, where)
+
+
+def read_rows(path: str | Path, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (where, cells by column name) of each row; see :func:`read_examples`, which makes examples of them."""
     path = Path(path)
-    rows = named_rows(cells_of(path, columns), path, columns) if is_delimited(path) else read_objects(path, columns)
-    yield from not_empty((_example(row, columns, where) for where, row in rows), path)
+    if is_delimited(path):
+        yield from not_empty(named_rows(cells_of(path, columns), path, columns), path)
+    else:
+        yield from not_empty(read_objects(path, columns), path)
 
 
 def read_objects(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -53,16 +61,16 @@ def read_objects(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, 
     return _parquet(path, list(columns.wanted().values()) or None)
 
 
-def not_empty(examples: Iterator[T], path: Path) -> Iterator[T]:
-    """Yield the examples of a file.
+def not_empty(rows: Iterator[T], path: Path) -> Iterator[T]:
+    """Yield the rows of a file.
 
     Raises:
         BertwrightError: there is none.
     """
     empty = True
-    for example in examples:
+    for row in rows:
         empty = False
-        yield example
+        yield row
     if empty:
         raise BertwrightError(f"{path}: the file has no rows; is it the right one?")
 
@@ -80,23 +88,42 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             raise BertwrightError(f"{path}: reading it failed: {error.strerror or error}") from None
 
 
-def _example(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
+def example_of(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
+    """Make an example of a row's cells.
+
+    Raises:
+        BertwrightError: a column is not there, or a cell is missing or neither a text nor a number.
+    """
     values: dict[str, str] = {}
     for role, name in columns.wanted().items():
-        if name not in row:
-            known = ", ".join(row)
-            raise BertwrightError(f"{where}: no column {name!r} for --{role}{did_you_mean(name, row)} (columns: {known})")
-        value = row[name]
+        value = cell_of(row, name, role, where)
         missing = value is None or (isinstance(value, float) and math.isnan(value))
         if missing or (role == "label" and str(value).strip() == ""):
             raise BertwrightError(f"{where}: the {role} (column {name!r}) is missing; fill it in or leave the row out")
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            if role != "label" or not isinstance(value, bool):
-                raise BertwrightError(f"{where}: the {role} (column {name!r}) is {value!r}, not a text or a number")
-        elif isinstance(value, float) and value.is_integer():
-            value = int(value)
-        values[role] = str(value).strip() if role == "label" else str(value)
+        text = as_text(value)
+        if text is None or (isinstance(value, bool) and role != "label"):
+            raise BertwrightError(f"{where}: the {role} (column {name!r}) is {value!r}, not a text or a number")
+        values[role] = text.strip() if role == "label" else text
     return Example(where=where, **values)
+
+
+def cell_of(row: Mapping[str, Any], name: str, role: str, where: str) -> Any:
+    """Return the cell of a column.
+
+    Raises:
+        BertwrightError: there is no such column.
+    """
+    if name not in row:
+        known = ", ".join(row)
+        raise BertwrightError(f"{where}: no column {name!r} for --{role}{did_you_mean(name, row)} (columns: {known})")
+    return row[name]
+
+
+def as_text(value: Any) -> str | None:
+    """A cell's text: a whole number without a point, whatever its type; None of what is no text, number or truth."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, str | int | float | bool) else None
 
 
 def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from bertwright.errors import BertwrightError
 def write_evaluation(
     folder: Path,
     metrics: Mapping[str, Any],
-    predictions: Iterable[Mapping[str, Any]],
-    draw: Callable[[Mapping[str, Any], Path], None],
+    predictions: Sequence[Mapping[str, Any]],
+    draw: Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]], Path], None],
     files: Mapping[str, str],
 ) -> None:
-    """Write ``metrics.json``, ``predictions.jsonl``, ``files`` and what ``draw`` makes of the metrics into ``folder``.
+    """Write ``metrics.json``, ``predictions.jsonl``, ``files`` and what is drawn of metrics and rows into ``folder``.
 
     Raises:
         BertwrightError: the folder cannot be made or written; each file is whole or as it was before.
@@ -32,4 +32,4 @@ def write_evaluation(
     atomic_write_text(folder / "predictions.jsonl", "\n".join(lines) + "\n")
     for name, text in files.items():
         atomic_write_text(folder / name, text)
-    draw(metrics, folder)
+    draw(metrics, predictions, folder)

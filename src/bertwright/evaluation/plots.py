@@ -12,7 +12,7 @@ import io
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ DPI = 150
 BLUE, SKY_BLUE, VERMILION, GREEN, GREY = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#999999"
 
 NUMBERED_CELLS_UP_TO = 12  # classes; past it the counts would be too small to read
+LABELS_DRAWN_UP_TO = 40
 LABELLED_TICKS_UP_TO = 150  # classes; past it only every n-th has its name beside it
 LABEL_COLUMNS = 32  # of a terminal; a Chinese character takes two
 EPOCHS_MARKED_UP_TO = 15  # past it only every n-th is marked
@@ -153,6 +154,55 @@ def plot_matthews_per_batch(values: Sequence[float], total: float, path: str | o
     axes.set(xlabel="batch", ylabel="Matthews correlation")
     # Above the axes, where no bar can lie under it.
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, borderaxespad=0)
+    _save(figure, path)
+
+
+def plot_predicted(true: Sequence[float], predicted: Sequence[float], path: str | os.PathLike[str]) -> None:
+    """Draw a point for each example, its predicted number over its true one, and the line where both are equal.
+
+    Raises BertwrightError where there are no numbers, or ``path`` does not end in .png or cannot be written.
+    """
+    if not len(true):
+        raise BertwrightError("there are no predictions to draw; give at least one")
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    low, high = min(*true, *predicted), max(*true, *predicted)
+    margin = 0.04 * (high - low) or 0.5
+    # Many points lie over each other: the more there are, the fainter each one.
+    faint = min(0.8, max(0.05, 300 / len(true)))
+    axes.plot([low, high], [low, high], color="black", linestyle="--", linewidth=1, label="predicted = true")
+    axes.scatter(true, predicted, s=12, color=BLUE, alpha=faint, linewidths=0)
+    axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
+    axes.set(xlabel="true score", ylabel="predicted score")
+    axes.legend(loc="upper left", fontsize=9)
+    axes.grid(alpha=0.3)
+    _caption(figure, [f"{len(true):,} examples"])
+    _save(figure, path)
+
+
+def plot_label_scores(per_label: Mapping[str, Mapping[str, float]], path: str | os.PathLike[str]) -> None:
+    """Draw F1 of each label as a bar, its precision and recall as marks, the label with most examples first.
+
+    ``per_label`` maps names to ``f1``, ``precision``, ``recall`` and ``support``. Of more than 40 labels those with most
+    examples are drawn, which the picture says.
+
+    Raises BertwrightError where ``path`` does not end in .png or cannot be written.
+    """
+    shown = sorted(per_label, key=lambda name: -per_label[name]["support"])[:LABELS_DRAWN_UP_TO]
+    labels = _drawable_labels(shown)
+    places = np.arange(len(shown))
+    figure = Figure(figsize=(6.4, 1.3 + 0.24 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(places, [per_label[name]["f1"] for name in shown], color=SKY_BLUE, height=0.75, label="F1")
+    for mark, colour, name in ((">", BLUE, "precision"), ("<", VERMILION, "recall")):
+        axes.scatter([per_label[one][name] for one in shown], places, marker=mark, color=colour, s=18, label=name)
+    ticks = [f"{text} ({int(per_label[name]['support']):,})" for text, name in zip(labels.texts, shown, strict=True)]
+    axes.set_yticks(places, labels=ticks, fontsize=7.5, fontfamily=labels.families, parse_math=False)
+    axes.set(xlim=(0, 1.02), ylim=(len(shown) - 0.4, -0.6))
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=9)
+    left_out = f"the {len(shown)} most frequent of {len(per_label):,} labels" if len(shown) < len(per_label) else ""
+    _caption(figure, [left_out, labels.note])
     _save(figure, path)
 
 

@@ -80,8 +80,11 @@ def scores_table(metrics: Mapping[str, Any], titles: Mapping[str, str], title: s
     return table
 
 
-def per_class_table(metrics: dict[str, Any]) -> Table:
-    """Return precision, recall, F1 and support of each class; of more than 12 classes the 10 with the lowest F1."""
+def per_class_table(metrics: Mapping[str, Any]) -> Table:
+    """Return precision, recall, F1 and support of each class, and its threshold where it has one.
+
+    Of more than 12 classes those 10 with the lowest F1 are shown.
+    """
     per_class: dict[str, dict[str, Any]] = metrics["per_class"]
     shown = list(per_class)
     title = "Classes"
@@ -89,19 +92,22 @@ def per_class_table(metrics: dict[str, Any]) -> Table:
         # Among equals the one with most examples tells most.
         shown = sorted(shown, key=lambda name: (per_class[name]["f1"], -per_class[name]["support"]))[:WORST_CLASSES]
         title = f"The {WORST_CLASSES} classes of {len(per_class):,} with the lowest F1"
-    table = _table(title, ["class", "precision", "recall", "F1", "examples"], ["left", *["right"] * 4])
+    titles = {"precision": "precision", "recall": "recall", "f1": "F1"}
+    titles |= {"threshold": "threshold"} if all("threshold" in per_class[name] for name in shown) else {}
+    table = _table(title, ["class", *titles.values(), "examples"], ["left", *["right"] * (len(titles) + 1)])
     for name in shown:
         scores = per_class[name]
-        cells = [_score(scores[column]) for column in ("precision", "recall", "f1")]
+        cells = [_score(scores[column]) for column in titles]
         table.add_row(_name(name, NAME_COLUMNS), *cells, f"{scores['support']:,}")
     return table
 
 
-def per_source_table(sources: dict[str, dict[str, Any]]) -> Table:
-    """Return the scores of each source, in the order of ``per_source``: the one with most examples first."""
-    table = _table("Sources", ["source", "examples", "accuracy", "Matthews", "F1, macro"], ["left", *["right"] * 4])
+def per_source_table(sources: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str] | None = None) -> Table:
+    """Return the scores of each source, in their order, by ``titles`` (default: those of ``per_source``)."""
+    titles = titles or {"accuracy": "accuracy", "matthews_correlation": "Matthews", "f1_macro": "F1, macro"}
+    table = _table("Sources", ["source", "examples", *titles.values()], ["left", *["right"] * (1 + len(titles))])
     for name, scores in sources.items():
-        cells = [_score(scores[column]) for column in ("accuracy", "matthews_correlation", "f1_macro")]
+        cells = [_score(scores[column]) for column in titles]
         table.add_row(_name(name, NAME_COLUMNS), f"{scores['examples']:,}", *cells)
     return table
 

@@ -16,6 +16,8 @@ TASKS: dict[str, str] = {
     "classification": "bertwright.tasks.classification:Classification",
     "question-answering": "bertwright.tasks.question_answering:QuestionAnswering",
     "multiple-choice": "bertwright.tasks.multiple_choice:MultipleChoice",
+    "multi-label": "bertwright.tasks.multi_label:MultiLabel",
+    "regression": "bertwright.tasks.regression:Regression",
 }
 DEFAULT = "classification"
 

@@ -41,7 +41,7 @@ class Classification(Task):
     PIPELINE = "text-classification"
     METRICS: ClassVar = {"accuracy": "accuracy", "f1_macro": "F1, macro", "matthews_correlation": "Matthews correlation"}
     OPTIONS = Task.OPTIONS | {"class_weights", "stride"}
-    PROBLEM = "single_label_classification"  # what a transformers config calls this loss
+    PROBLEM = names.SINGLE_LABEL
 
     @classmethod
     def learn(cls, examples: Sequence[Example], recipe: Recipe) -> Self:
@@ -70,7 +70,7 @@ class Classification(Task):
     def opens(cls, config: Mapping[str, Any]) -> bool:
         """Whether a config is a classifier's; one without ``architectures`` is taken for that."""
         made = config.get("architectures") or (cls.ARCHITECTURE,)
-        return cls.ARCHITECTURE in made and (config.get("problem_type") or cls.PROBLEM) == cls.PROBLEM
+        return cls.ARCHITECTURE in made and names.problem_of(config) == cls.PROBLEM
 
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task."""
@@ -201,7 +201,7 @@ class Classification(Task):
         """Scores, classes, sources and the confusion matrix as tables."""
         return evaluation_report(dict(metrics), title)
 
-    def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
+    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """Draw confusion matrix, reliability, and Matthews correlation by batch."""
         plot_confusion(dict(metrics), folder / "confusion.png")
         plot_reliability(dict(metrics), folder / "reliability.png")

@@ -11,6 +11,11 @@ import numpy.typing as npt
 
 from bertwright.errors import BertwrightError, did_you_mean
 
+# What a ``config.json`` of transformers calls the losses of a sequence classifier.
+SINGLE_LABEL = "single_label_classification"
+MULTI_LABEL = "multi_label_classification"
+REGRESSION = "regression"
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -43,6 +48,13 @@ def from_config(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if len(set(labels)) < len(labels):
         raise BertwrightError(f"{where}: id2label gives two classes one name; give each its own")
     return labels
+
+
+def problem_of(config: Mapping[str, Any]) -> str:
+    """The problem_type of a ``config.json``; without one, what ``transformers`` takes: with one label regression."""
+    names = config.get("id2label")
+    one = isinstance(names, Mapping) and len(names) == 1
+    return str(config.get("problem_type") or (REGRESSION if one else SINGLE_LABEL))
 
 
 def unknown(label: str | None, labels: Sequence[str], where: str) -> BertwrightError:

@@ -211,7 +211,7 @@ class MultipleChoice(Task):
         """Scores, ranks and sources as tables."""
         return choice_report(metrics, title)
 
-    def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
+    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """Draw the ranks of the right ending, the accuracy of each source, and reliability."""
         plot_choices(metrics, folder / "choices.png")
         plot_reliability(dict(metrics), folder / "reliability.png")

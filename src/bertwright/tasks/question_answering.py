@@ -269,7 +269,7 @@ class QuestionAnswering(Task):
             files["null_odds.json"] = json.dumps(certain, indent=1) + "\n"
         return files
 
-    def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
+    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """Draw scores by question word and by length of the answer."""
         plot_answers(metrics, folder / "answers.png")
 

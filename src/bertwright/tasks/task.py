@@ -216,8 +216,8 @@ class Task:
         """Further files of an evaluation, by name, made of its records: what the official scripts of a task take."""
         return {}
 
-    def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
-        """Write the plots of a measurement into a folder; nothing where there is nothing to see."""
+    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        """Write the plots of a measurement and of its rows into a folder; nothing where there is nothing to see."""
 
 
 def columns_of(recipe: Recipe, *, labelled: bool = True) -> Columns:

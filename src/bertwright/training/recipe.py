@@ -47,6 +47,8 @@ class Recipe(Options):
         (), "Data", "Columns of the endings to choose from, or the one that lists them; default: as in SWAG."
     )
     label: str = option("label", "Data", "Column of the label; numbers or names.")
+    labels: tuple[str, ...] = option((), "Data", "Columns of 0 and 1, one a label, instead of --label (multi-label).")
+    label_separator: str = option(",", "Data", "What stands between the labels of a text cell (multi-label).")
     source: str | None = option(None, "Data", "Column to report results by.")
     delimiter: str | None = option(None, "Data", "Column separator; default: tab for .tsv, comma for .csv.")
     quoting: str = option(
@@ -83,6 +85,12 @@ class Recipe(Options):
     class_weights: str = option(
         "none", "Training", "Loss weights: none, balanced, or name=weight,name=weight for skewed data."
     )
+    thresholds: str = option(
+        "shared",
+        "Training",
+        "Probability from which a label is given (multi-label): tuned on validation, shared or per-label; or half.",
+        choices=("shared", "per-label", "half"),
+    )
     metric: str | None = option(
         None,
         "Training",
@@ -100,6 +108,8 @@ class Recipe(Options):
         no_table = "where no file is delimited text" if not any(is_delimited(path) for path in files) else ""
         validation = "beside --validation" if self.validation is not None else ""
         return {
+            "label": "beside --labels" if self.labels else "",
+            "label_separator": "beside --labels" if self.labels else "",
             "head_size": "" if self.head_layers else "without --head-layers",
             "epochs": "beside --steps" if self.steps is not None else "",
             "revision": "beside --config" if self.config is not None else "",
@@ -112,7 +122,9 @@ class Recipe(Options):
 
 
 # The options that say how a file of examples is to be read.
-READING = ("text", "pair", "endings", "label", "source", "columns", "delimiter", "quoting")
+READING = (
+    "text", "pair", "endings", "label", "labels", "label_separator", "source", "columns", "delimiter", "quoting",
+)  # fmt: skip
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -1,0 +1,255 @@
+"""Any number of labels for a text or a pair of texts: topics, tags, moods; each label is a decision of its own.
+
+Shapes: B sequences, C labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Group, RenderableType
+from torch import Tensor
+
+from bertwright.data.inputs import Inputs
+from bertwright.data.labelled import LabelledText, read_labelled
+from bertwright.data.splits import stratified_split
+from bertwright.errors import BertwrightError
+from bertwright.evaluation.label_sets import HALF, SCORES, BoolArray, LabelSets, label_set_metrics, tuned_thresholds
+from bertwright.evaluation.plots import plot_label_scores
+from bertwright.evaluation.report import per_class_table, per_source_table, scores_table
+from bertwright.model import BertConfig, SequenceClassifier
+from bertwright.tasks import labels as names
+from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, columns_of
+from bertwright.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class MultiLabel(Task):
+    """Each of ``classes`` is given to a text or not, by a probability of its own and from its threshold on.
+
+    ``thresholds`` of None are 0.5. The other two are of training alone: ``tuning`` is ``--thresholds``, and
+    ``log_odds`` are those of each label among the training rows, where a fresh head begins: most labels are rare, and
+    to learn that from a probability of 0.5 takes the first epochs.
+    """
+
+    classes: tuple[str, ...]
+    thresholds: tuple[float, ...] | None = field(default=None, compare=False)
+    tuning: str = field(default="half", compare=False)
+    log_odds: tuple[float, ...] = field(default=(), compare=False)
+
+    SUMMARY = "any number of labels for each text, or for each pair of texts"
+    ARCHITECTURE = "BertForSequenceClassification"
+    PIPELINE = "text-classification"
+    METRICS: ClassVar = {"f1_micro": "F1, micro", "f1_macro": "F1, macro", "subset_accuracy": "subset accuracy"}
+    OPTIONS = Task.OPTIONS | {"class_weights", "labels", "label_separator", "thresholds"}
+    PROBLEM = names.MULTI_LABEL
+
+    # ------------------------------------------------------------------------------------------- examples
+
+    @classmethod
+    def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[LabelledText]:
+        """Yield the examples of a file."""
+        columns = columns_of(recipe, labelled=labelled)
+        if labelled and recipe.labels:
+            columns = dataclasses.replace(columns, label=None, labels=recipe.labels)
+        yield from read_labelled(path, columns, recipe.label_separator)
+
+    @classmethod
+    def split(cls, examples: Sequence[LabelledText], fraction: float, seed: int) -> tuple[list[int], list[int], str]:
+        """Set examples aside at random."""
+        inside, aside = stratified_split([None] * len(examples), fraction, seed)
+        return inside, aside, "at random"
+
+    def check(self, examples: Sequence[LabelledText], recipe: Recipe, *, labelled: bool) -> None:
+        """Raise BertwrightError for a pair in place of a text, or for a label that training did not have."""
+        super().check(examples, recipe, labelled=labelled)
+        if labelled:
+            self.targets(examples)
+
+    def truth(self, example: LabelledText) -> dict[str, Any]:
+        """What an evaluation's record says of a labelled example."""
+        return ({} if example.source is None else {"source": example.source}) | {"true": example.answer}
+
+    # ----------------------------------------------------------------------------------- task and model
+
+    @classmethod
+    def learn(cls, examples: Sequence[LabelledText], recipe: Recipe) -> Self:
+        """Take the labels from ``--labels``, or those that training rows have: numbers, then names, in order."""
+        classes = recipe.labels or names.in_order(label for example in examples for label in example.labels or ())
+        if not classes:
+            raise BertwrightError(
+                f"{examples[0].where}: none of the {len(examples)} training rows has a label; "
+                "does --label name the right column?"
+            )
+        task = cls(tuple(classes), tuning=recipe.thresholds)
+        counts_C = task.targets(examples).sum(0)
+        positive_C = counts_C * task.positive_weights(recipe.class_weights, counts_C, len(examples))
+        odds_C = (positive_C + 0.5) / (len(examples) - counts_C + 0.5)  # half an example more, that none be 0
+        return dataclasses.replace(task, log_odds=tuple(np.log(odds_C).tolist()))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], where: str) -> Self:
+        """Take labels and thresholds from a saved ``config.json``; one of ``transformers`` has no thresholds."""
+        problem = names.problem_of(config)
+        if problem != cls.PROBLEM:
+            raise BertwrightError(f"{where}: problem_type is {problem!r}; only {cls.PROBLEM} can be loaded")
+        classes = names.from_config(config, where)
+        found = config.get("thresholds")
+        if found is None:
+            return cls(classes)
+        values = found if isinstance(found, Mapping) and found.keys() == set(classes) else {}
+        if not values or not all(isinstance(value, int | float) and 0 <= value <= 1 for value in values.values()):
+            raise BertwrightError(f"{where}: thresholds is damaged: it must map each label to a number from 0 to 1")
+        return cls(classes, tuple(float(values[name]) for name in classes))
+
+    @classmethod
+    def opens(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a config is of a classifier with any number of labels."""
+        made = config.get("architectures") or (cls.ARCHITECTURE,)
+        return cls.ARCHITECTURE in made and names.problem_of(config) == cls.PROBLEM
+
+    def to_config(self) -> dict[str, Any]:
+        """The fields that a saved ``config.json`` has for this task; ``transformers`` keeps ``thresholds`` unread."""
+        thresholds = dict(zip(self.classes, self._thresholds_C().tolist(), strict=True))
+        config = super().to_config() | {"problem_type": self.PROBLEM} | names.to_config(self.classes)
+        return config | {"thresholds": thresholds}
+
+    def build(self, config: BertConfig, *, head_layers: int, head_size: int) -> SequenceClassifier:
+        """The model, its head fresh: its first probabilities are about as high as each label is frequent."""
+        model = SequenceClassifier(config, len(self.classes), head_layers=head_layers, head_size=head_size)
+        if self.log_odds:
+            with torch.no_grad():
+                model.classifier.bias.copy_(torch.tensor(self.log_odds))
+        return model
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the labels."""
+        return self.classes
+
+    def targets(self, examples: Sequence[LabelledText]) -> BoolArray:
+        """Return which labels each row has, shape (B, C); a label that training did not have names the row."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        targets_BC = np.zeros((len(examples), len(self.classes)), dtype=np.bool_)
+        for row, example in enumerate(examples):
+            if example.labels is None:
+                raise BertwrightError(f"{example.where}: the labels are missing; a row without labels has an empty list")
+            for label in example.labels:
+                if label not in index:
+                    raise names.unknown(label, self.classes, example.where)
+                targets_BC[row, index[label]] = True
+        return targets_BC
+
+    def describe(self, inputs: Inputs) -> str:
+        """How often each label occurs, and how many a text has."""
+        targets_BC = self.targets(inputs.examples)
+        without = int((~targets_BC.any(1)).sum())
+        return (
+            f"labels: {names.balance(self.classes, targets_BC.sum(0))}; {targets_BC.sum() / len(targets_BC):.2f} a row"
+            + (f", {without:,} rows have none" if without else "")
+        )
+
+    # ------------------------------------------------------------------------------------------ training
+
+    def class_weights(self, setting: str, inputs: Inputs | None) -> FloatArray:
+        """How much each label counts where it is true."""
+        rows = [] if inputs is None else inputs.examples
+        return self.positive_weights(setting, self.targets(rows).sum(0), len(rows))
+
+    def positive_weights(self, setting: str, counts_C: IntArray, rows: int) -> FloatArray:
+        """Weights by ``--class-weights``; ``balanced`` is rows without the label by rows with it, 1 where none has it."""
+        if setting == "balanced":
+            return np.where(counts_C > 0, (rows - counts_C) / np.maximum(counts_C, 1), 1.0)
+        return names.weights(setting, self.classes, counts_C)
+
+    def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
+        """Binary cross-entropy, the mean over labels, in float32 or finer; weights are of true labels alone."""
+        targets_UC, weights = torch.from_numpy(self.targets(inputs.examples)), torch.from_numpy(weights_C)
+
+        def total(logits_BC: Tensor, units: IntArray) -> Tensor:
+            logits_BC = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
+            targets_BC = targets_UC[torch.from_numpy(units)].to(logits_BC)
+            entropies_BC = F.binary_cross_entropy_with_logits(
+                logits_BC, targets_BC, pos_weight=weights.to(logits_BC), reduction="none"
+            )
+            return entropies_BC.mean(1).sum()
+
+        return Loss(np.ones(len(targets_UC)), total)
+
+    # ---------------------------------------------------------------------------- predictions and measures
+
+    def tuned(self, outputs_RC: FloatArray, inputs: Inputs) -> Self:
+        """The same task with the thresholds that give the best F1 on these examples, as ``--thresholds`` says."""
+        if self.tuning == "half":
+            return self
+        per_label = self.tuning == "per-label"
+        thresholds_C = tuned_thresholds(self.targets(inputs.examples), sigmoid(outputs_RC), per_label=per_label)
+        return dataclasses.replace(self, thresholds=tuple(thresholds_C.tolist()))
+
+    def _thresholds_C(self) -> FloatArray:
+        return np.array(self.thresholds or (HALF,) * len(self.classes))
+
+    def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
+        """Compute each metric that may pick the best epoch."""
+        sets = LabelSets(self.targets(inputs.examples), sigmoid(outputs_RC) >= self._thresholds_C())
+        return {name: score(sets, np.arange(len(outputs_RC))) for name, score in SCORES.items()}
+
+    def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
+        """The full measurement of an evaluation."""
+        sources = [example.source for example in inputs.examples]
+        true_BC, probabilities_BC = self.targets(inputs.examples), sigmoid(outputs_RC)
+        return label_set_metrics(true_BC, probabilities_BC, self._thresholds_C(), self.classes, headline, sources)
+
+    def decode(self, outputs_RC: FloatArray, inputs: Inputs) -> list[dict[str, Any]]:
+        """The labels of each text, most probable first, all probabilities and the logits."""
+        thresholds_C = self._thresholds_C()
+        predictions = []
+        for logits_C, probabilities_C in zip(outputs_RC, sigmoid(outputs_RC), strict=True):
+            given = [c for c in np.argsort(-probabilities_C, kind="stable") if probabilities_C[c] >= thresholds_C[c]]
+            predictions.append(
+                {
+                    "predicted": [self.classes[c] for c in given],
+                    "probabilities": dict(zip(self.classes, probabilities_C.tolist(), strict=True)),
+                    "logits": logits_C.tolist(),
+                }
+            )
+        return predictions
+
+    def table(self, records: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
+        """Predictions as rows of a CSV file: the labels with commas between, a column for each label's probability."""
+        last = ("skipped", "cut")
+        yield ["text", "pair", "predicted", *(f"probability of {label}" for label in self.classes), *last]
+        for record in records:
+            predicted, probabilities = record.get("predicted"), record.get("probabilities", {})
+            yield [
+                record.get("text"),
+                record.get("pair"),
+                None if predicted is None else ",".join(predicted),
+                *(probabilities.get(label) for label in self.classes),
+                *(record.get(name) for name in last),
+            ]
+
+    def report(self, metrics: Mapping[str, Any], title: str) -> RenderableType:
+        """Scores, labels and sources as tables."""
+        titles = {**self.METRICS, "precision_micro": "precision, micro", "recall_micro": "recall, micro"}
+        counts = {"labels_per_example": "labels a text", "predicted_per_example": "predicted a text"}
+        parts: list[RenderableType] = [scores_table(metrics, titles | counts, title), "", per_class_table(metrics)]
+        if metrics.get("per_source"):
+            parts += ["", per_source_table(metrics["per_source"], self.METRICS)]
+        return Group(*parts)
+
+    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        """Draw F1, precision and recall of the most frequent labels."""
+        plot_label_scores(metrics["per_class"], folder / "labels.png")
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """Return the probability of each logit."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
