@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,6 +25,7 @@ from bertwright.evaluation.plots import plot_confusion, plot_matthews_per_batch,
 from bertwright.evaluation.report import evaluation_report
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
+from bertwright.tasks.regularisation import classes_apart, weighted
 from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
 from bertwright.training.recipe import Recipe
 
@@ -38,7 +40,7 @@ class Classification(Task):
     ARCHITECTURE = "BertForSequenceClassification"
     PIPELINE = "text-classification"
     METRICS: ClassVar = {"accuracy": "accuracy", "f1_macro": "F1, macro", "matthews_correlation": "Matthews correlation"}
-    OPTIONS = Task.OPTIONS | {"class_weights"}
+    OPTIONS = Task.OPTIONS | {"class_weights", "label_smoothing", "r_drop"}
     PROBLEM = "single_label_classification"  # what a transformers config calls this loss
 
     @classmethod
@@ -114,12 +116,13 @@ class Classification(Task):
         targets = self.targets(inputs.examples)
         targets_U, weights = torch.from_numpy(targets), torch.from_numpy(weights_C)
 
-        def total(logits_BC: Tensor, units: IntArray) -> Tensor:
+        def total(logits_BC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
             logits_BC = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
             targets_B = targets_U[torch.from_numpy(units)].to(logits_BC.device)
-            return F.cross_entropy(logits_BC, targets_B, weights.to(logits_BC), reduction="sum")
+            return F.cross_entropy(logits_BC, targets_B, weights.to(logits_BC), reduction="sum", label_smoothing=smoothing)
 
-        return Loss(weights_C[targets], total)
+        weight_U = weights_C[targets]
+        return Loss(weight_U, total, partial(total, smoothing=1.0), weighted(classes_apart, weight_U))
 
     def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
         """Compute each metric that may pick the best epoch."""
