@@ -144,7 +144,7 @@ def seeds_table(metrics: dict[str, Any], titles: Mapping[str, str]) -> Table:
         spread = [f"{scores[name]['mean']:.4f} ± {scores[name]['standard_deviation']:.4f}" for name in names]
         table.add_row(split, "mean ± sd", *spread, style="bold")
         if soup is not None:
-            table.add_row(split, f"{soup} soup (kept)", *(_score(metrics[split][name]) for name in names))
+            table.add_row(split, "soup (kept)", *(_score(metrics[split][name]) for name in names))
     return table
 
 
