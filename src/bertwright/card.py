@@ -42,6 +42,10 @@ def model_card(model: Predictor, origin: str, metrics: dict[str, Any]) -> str:
         "therefore a little flattering.",
         "",
     ]
+    if (kind := metrics.get("soup", {}).get("kept")) is not None:
+        made = next(one for one in metrics["soup"]["tried"] if one["kind"] == kind)
+        seeds = ", ".join(map(str, made["seeds"]))
+        lines += [f"Its weights are the mean of those that the seeds {seeds} ended with, chosen by the same validation.", ""]
     if metrics["interrupted"]:
         lines += ["**The run was interrupted: this is its best state so far.**", ""]
     if len(model.model.head):

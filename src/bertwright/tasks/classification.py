@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -25,6 +26,7 @@ from bertwright.evaluation.plots import plot_confusion, plot_matthews_per_batch,
 from bertwright.evaluation.report import evaluation_report
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
+from bertwright.tasks.regularisation import classes_apart, weighted
 from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
@@ -40,7 +42,7 @@ class Classification(Task):
     ARCHITECTURE = "BertForSequenceClassification"
     PIPELINE = "text-classification"
     METRICS: ClassVar = {"accuracy": "accuracy", "f1_macro": "F1, macro", "matthews_correlation": "Matthews correlation"}
-    OPTIONS = Task.OPTIONS | {"class_weights", "stride"}
+    OPTIONS = Task.OPTIONS | {"class_weights", "stride", "label_smoothing", "r_drop"}
     PROBLEM = names.SINGLE_LABEL
 
     @classmethod
@@ -127,23 +129,25 @@ class Classification(Task):
         targets, share = np.repeat(self.targets(inputs.examples), counts), np.repeat(1 / counts, counts)
         targets_W, share_W, weights = torch.from_numpy(targets), torch.from_numpy(share), torch.from_numpy(weights_C)
 
-        def total(logits_WC: Tensor, units: IntArray) -> Tensor:
+        def total(logits_WC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
             which = torch.from_numpy(units)
-            losses_W = _cross_entropy(logits_WC, targets_W[which], weights, "none")
+            losses_W = _cross_entropy(logits_WC, targets_W[which], weights, "none", smoothing)
             return losses_W @ share_W[which].to(losses_W)
 
-        return Loss(weights_C[targets] * share, total)
+        weight_U = weights_C[targets] * share
+        return Loss(weight_U, total, partial(total, smoothing=1.0), weighted(classes_apart, weight_U))
 
     def example_loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
         """Cross-entropy of each text, in float32 or finer."""
         counts, targets = inputs.counts, self.targets(inputs.examples)
         targets_B, weights = torch.from_numpy(targets), torch.from_numpy(weights_C)
 
-        def total(logits_WC: Tensor, units: IntArray) -> Tensor:
+        def total(logits_WC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
             logits_BC = pooled(logits_WC, counts[units])
-            return _cross_entropy(logits_BC, targets_B[torch.from_numpy(units)], weights, "sum")
+            return _cross_entropy(logits_BC, targets_B[torch.from_numpy(units)], weights, "sum", smoothing)
 
-        return Loss(weights_C[targets], total)
+        weight_U = weights_C[targets]
+        return Loss(weight_U, total, partial(total, smoothing=1.0), weighted(classes_apart, weight_U))
 
     def _logits(self, outputs_RC: FloatArray, inputs: Inputs) -> FloatArray:
         """A row for each text, whatever the number of its windows."""
@@ -208,9 +212,11 @@ class Classification(Task):
         plot_matthews_per_batch(metrics["matthews_per_batch"], metrics["matthews_correlation"], folder / "matthews.png")
 
 
-def _cross_entropy(logits_BC: Tensor, targets_B: Tensor, weights_C: Tensor, reduction: str) -> Tensor:
+def _cross_entropy(logits_BC: Tensor, targets_B: Tensor, weights_C: Tensor, reduction: str, smoothing: float) -> Tensor:
     logits_BC = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
-    return F.cross_entropy(logits_BC, targets_B.to(logits_BC.device), weights_C.to(logits_BC), reduction=reduction)
+    return F.cross_entropy(
+        logits_BC, targets_B.to(logits_BC.device), weights_C.to(logits_BC), reduction=reduction, label_smoothing=smoothing
+    )
 
 
 def softmax(logits_BC: FloatArray) -> FloatArray:

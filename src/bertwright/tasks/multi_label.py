@@ -26,6 +26,7 @@ from bertwright.evaluation.plots import plot_label_scores
 from bertwright.evaluation.report import per_class_table, per_source_table, scores_table
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
+from bertwright.tasks.regularisation import labels_apart, weighted
 from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, columns_of
 from bertwright.training.recipe import Recipe
 
@@ -48,7 +49,7 @@ class MultiLabel(Task):
     ARCHITECTURE = "BertForSequenceClassification"
     PIPELINE = "text-classification"
     METRICS: ClassVar = {"f1_micro": "F1, micro", "f1_macro": "F1, macro", "subset_accuracy": "subset accuracy"}
-    OPTIONS = Task.OPTIONS | {"class_weights", "labels", "label_separator", "thresholds"}
+    OPTIONS = Task.OPTIONS | {"class_weights", "labels", "label_separator", "thresholds", "r_drop"}
     PROBLEM = names.MULTI_LABEL
 
     # ------------------------------------------------------------------------------------------- examples
@@ -181,7 +182,8 @@ class MultiLabel(Task):
             )
             return entropies_BC.mean(1).sum()
 
-        return Loss(np.ones(len(targets_UC)), total)
+        weight_U = np.ones(len(targets_UC))
+        return Loss(weight_U, total, divergence=weighted(labels_apart, weight_U))
 
     # ---------------------------------------------------------------------------- predictions and measures
 

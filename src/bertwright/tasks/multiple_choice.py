@@ -27,6 +27,7 @@ from bertwright.errors import BertwrightError
 from bertwright.evaluation.choices import choice_metrics, choice_report, plot_choices
 from bertwright.evaluation.plots import plot_reliability
 from bertwright.model import BertConfig, SequenceClassifier
+from bertwright.tasks.regularisation import classes_apart
 from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, columns_of
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
@@ -40,7 +41,7 @@ class MultipleChoice(Task):
     ARCHITECTURE = "BertForMultipleChoice"
     PIPELINE = "multiple-choice"
     METRICS: ClassVar = {"accuracy": "accuracy"}
-    OPTIONS = frozenset({"text", "endings", "label", "source"})
+    OPTIONS = frozenset({"text", "endings", "label", "source", "r_drop"})
 
     @classmethod
     def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[ChoiceExample]:
@@ -151,7 +152,12 @@ class MultipleChoice(Task):
             scores_UN = side_by_side(scores_R1[:, 0], counts[units])
             return F.cross_entropy(scores_UN, right_U[torch.from_numpy(units)].to(scores_UN.device), reduction="sum")
 
-        return Loss(np.ones(len(counts)), total)
+        def divergence(first_R1: Tensor, second_R1: Tensor, units: IntArray) -> Tensor:
+            # A place without a choice has a probability of 0 in both, whose logarithm must be a number to be compared.
+            both = (side_by_side(one[:, 0], counts[units]).clamp(min=-1e9) for one in (first_R1, second_R1))
+            return classes_apart(*both).sum()
+
+        return Loss(np.ones(len(counts)), total, divergence=divergence)
 
     def _scores(self, outputs_R1: FloatArray, inputs: Inputs) -> FloatArray:
         return np.asarray(side_by_side(torch.from_numpy(outputs_R1)[:, 0], inputs.counts).numpy())

@@ -38,10 +38,16 @@ class Loss:
 
     ``sum`` takes the head's outputs_RC for some units, unit after unit, and the numbers of these units; ``weight_U`` is
     the weight of each unit. So batches of any size, accumulated, give what one large batch would give.
+
+    A task whose labels are classes can have ``even``, the same sum as if every class had an equal share of each label
+    (what ``--label-smoothing`` mixes in). ``divergence`` takes two outputs for the same units and is the weighted sum of
+    how far they lie apart (what ``--r-drop`` adds). Without them these options belong not in the task's OPTIONS.
     """
 
     weight_U: FloatArray
     sum: Callable[[Tensor, IntArray], Tensor]
+    even: Callable[[Tensor, IntArray], Tensor] | None = None
+    divergence: Callable[[Tensor, Tensor, IntArray], Tensor] | None = None
 
 
 class Task:

@@ -277,21 +277,21 @@ def _diverged(what: str, value: float, step: int, plan: Plan) -> BertwrightError
 
 
 def _validate(optimizer: Optimizer, objective: Objective, plan: Plan, observer: Observer, outcome: Outcome) -> None:
+    epoch = math.ceil(outcome.step / plan.per_epoch)
     with optimizer.averaged():
         values = objective.validate()
-    epoch = math.ceil(outcome.step / plan.per_epoch)
+        value = values.get(plan.metric, math.nan)
+        better = math.isnan(outcome.best_value) or (
+            value < outcome.best_value if plan.metric == "loss" else value > outcome.best_value
+        )
+        if better:
+            outcome.best_value, outcome.best_step, outcome.best_epoch = value, outcome.step, epoch
+            outcome.best_decay = optimizer.decay
+            if plan.keep_best:
+                outcome.best = {name: p.detach().clone() for name, p in optimizer.parameters.items()}
     record: Record = {"kind": "validation", "step": outcome.step, **({"epoch": epoch} if plan.in_epochs else {}), **values}
     outcome.validations.append(record)
     observer.record(record)
-    value = values.get(plan.metric, math.nan)
-    better = math.isnan(outcome.best_value) or (
-        value < outcome.best_value if plan.metric == "loss" else value > outcome.best_value
-    )
-    if better:
-        outcome.best_value, outcome.best_step, outcome.best_epoch = value, outcome.step, epoch
-        outcome.best_decay = optimizer.decay
-        if plan.keep_best:
-            outcome.best = {name: p.detach().clone() for name, p in optimizer.parameters.items()}
 
 
 def _out_of_patience(outcome: Outcome, plan: Plan) -> bool:

@@ -20,7 +20,7 @@ class Recipe(Options):
     COMMAND = "finetune"
     FILE = "recipe.toml"
     INPUTS = ("train", "validation", "test")
-    MAY_CHANGE = Options.MAY_CHANGE | {"epochs", "steps", "patience", "seeds"}
+    MAY_CHANGE = Options.MAY_CHANGE | {"epochs", "steps", "patience", "seeds", "keep"}
 
     model: str = option("minilm", "Model", "Alias, directory, weights file, or hub id of the checkpoint to start from.")
     revision: str | None = option(None, "Model", "Branch, tag or commit of a hub id.")
@@ -35,6 +35,7 @@ class Recipe(Options):
     freeze: str = option(
         "none", "Model", "What stays as it is: none, encoder, or first:N (embeddings and the first N layers)."
     )
+    reinit_layers: int = option(0, "Model", "Top layers that begin anew, and with them the pooler and the head.", low=0)
 
     task: str = option("classification", "Data", "What is learned; 'bertwright tasks' lists them.")
     train: str | None = option(None, "Data", "Training rows: .tsv, .csv, .jsonl or .parquet.")
@@ -82,6 +83,19 @@ class Recipe(Options):
     dropout: float | None = option(
         None, "Training", "Dropout everywhere; default: as the model's config says.", low=0, high=0.99
     )
+    layer_decay: float = option(
+        1.0, "Training", "Learning rate of a layer as part of that of the layer above it; 1: all alike.", above=0, high=1
+    )
+    label_smoothing: float = option(
+        0.0, "Training", "Part of each label that is spread evenly over all classes.", low=0, high=0.99
+    )
+    r_drop: float = option(
+        0.0, "Training", "R-Drop: weight of the divergence of two passes with other dropout; 0: one pass.", low=0
+    )
+    average: float = option(
+        0.0, "Training", "Decay of a running average of the weights, which is validated and kept; 0: none.",
+        low=0, high=0.99999,
+    )  # fmt: skip
     class_weights: str = option(
         "none", "Training", "Loss weights: none, balanced, or name=weight,name=weight for skewed data."
     )
@@ -98,8 +112,21 @@ class Recipe(Options):
     )
     patience: int = option(0, "Training", "Stop after this many epochs without a better one; 0: never.", low=0)
     seed: int = option(0, "Training", "Seed of order, dropout and new weights.", low=0, high=LARGEST_SEED)
+    init_seed: int | None = option(
+        None,
+        "Training",
+        "Seed of new weights, the same for all --seeds; default: each seed's own.",
+        low=0,
+        high=LARGEST_SEED,
+    )
     seeds: int = option(
         1, "Training", "Train this many seeds, report mean and deviation, keep the best by validation.", low=1
+    )
+    keep: str = option(
+        "best",
+        "Training",
+        "Of several seeds, the best, or the mean of their weights (soup) where that is better on validation.",
+        choices=("best", "soup"),
     )
 
     def ineffective(self) -> dict[str, str]:
@@ -113,6 +140,10 @@ class Recipe(Options):
             "head_size": "" if self.head_layers else "without --head-layers",
             "epochs": "beside --steps" if self.steps is not None else "",
             "revision": "beside --config" if self.config is not None else "",
+            "reinit_layers": "beside --config" if self.config is not None else "",
+            "layer_decay": "with --freeze encoder" if self.freeze == "encoder" else "",
+            "r_drop": "with --dropout 0" if self.dropout == 0 else "",
+            "keep": "with one seed" if self.seeds == 1 else "",
             "validation_fraction": validation,
             "split_seed": validation,
             "columns": no_table,
