@@ -16,6 +16,7 @@ import bertwright
 from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, flags_of, note, writing
 from bertwright.errors import BertwrightError
 from bertwright.interrupts import Stopped
+from bertwright.training.options import flag
 from bertwright.training.recipe import Recipe, preset
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ ColumnNames = Annotated[
 ]
 Delimiter = Annotated[str | None, typer.Option(help="Column separator.", rich_help_panel="Data")]
 Quoting = Annotated[str | None, typer.Option(help="auto, literal or csv.", rich_help_panel="Data")]
+TokenColumn = Annotated[
+    str | None, typer.Option(help="Column of the word: a number or a name; default: as in training.", rich_help_panel="Data")
+]
+DropFromToken = Annotated[
+    str | None, typer.Option(help="Regular expression of what is no part of a word.", rich_help_panel="Data")
+]
 
 
 def _given_columns(columns: str | None, **given: str | None) -> dict[str, Any]:
@@ -94,6 +101,9 @@ def evaluate(
     columns: ColumnNames = None,
     delimiter: Delimiter = None,
     quoting: Quoting = None,
+    token_column: TokenColumn = None,
+    tag_column: Annotated[str | None, typer.Option(help="Column of the word's tag.", rich_help_panel="Data")] = None,
+    drop_from_token: DropFromToken = None,
     metric: Annotated[str | None, typer.Option(help="What heads the report; default: as in training.")] = None,
     out: Annotated[
         Path | None,
@@ -127,7 +137,8 @@ def evaluate(
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":
-        if any(one is not None for one in (text, pair, label, source, columns, delimiter, quoting, metric)):
+        fields = (text, pair, label, source, columns, delimiter, quoting, token_column, tag_column, drop_from_token)
+        if any(one is not None for one in (*fields, metric)):
             raise BertwrightError("--task blimp has fields of its own: leave --text, --label, --columns, --metric … out")
         lm = bertwright.load_masked_lm(model, device=device, precision=precision, threads=threads)
         _evaluate_minimal_pairs(lm, data, folder, sets, per_set, score)
@@ -135,7 +146,10 @@ def evaluate(
     if sets is not None or per_set is not None or score != "pll":
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
-    given = _given_columns(columns, text=text, pair=pair, label=label, source=source, delimiter=delimiter, quoting=quoting)
+    given = _given_columns(
+        columns, text=text, pair=pair, label=label, source=source, delimiter=delimiter, quoting=quoting,
+        token_column=token_column, tag_column=tag_column, drop_from_token=drop_from_token,
+    )  # fmt: skip
     result = predictor.evaluate(data, metric=metric, **given)
     write_evaluation(folder, result.metrics, result.predictions, predictor.task.draw)
     console = Console()
@@ -176,6 +190,8 @@ def predict(
     columns: ColumnNames = None,
     delimiter: Delimiter = None,
     quoting: Quoting = None,
+    token_column: TokenColumn = None,
+    drop_from_token: DropFromToken = None,
     format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",
     output: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
     device: Device = "auto",
@@ -196,9 +212,11 @@ def predict(
         raise BertwrightError(f"--format is {format!r}; use jsonl or csv")
     if bool(texts) == (input is not None) or (texts is not None and len(texts) > 1 and "-" in texts):
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
-    given = _given_columns(columns, text=text, delimiter=delimiter, quoting=quoting)
+    given = _given_columns(
+        columns, text=text, delimiter=delimiter, quoting=quoting, token_column=token_column, drop_from_token=drop_from_token
+    )
     if given and input is None:
-        raise BertwrightError("--text, --columns, --delimiter and --quoting say how to read a file: give it with --input")
+        raise BertwrightError(f"{flag(next(iter(given)))} says how to read a file: give it with --input")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if input is not None:
         if pair:

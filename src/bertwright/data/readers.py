@@ -18,12 +18,12 @@ from bertwright.errors import BertwrightError, did_you_mean
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is a wrong file, not a text
 _BOM = b"\xef\xbb\xbf"
-_JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet",)
+JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet",)  # endings of file names
 
 
 def is_delimited(path: str | Path) -> bool:
     """Whether :func:`read_examples` takes a file of this name for delimited text."""
-    return Path(path).suffix.lower() not in (*_JSON_LINES, *_PARQUET)
+    return Path(path).suffix.lower() not in (*JSON_LINES, *_PARQUET)
 
 
 def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
@@ -37,8 +37,8 @@ def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix in _JSON_LINES:
-        rows = _json_lines(path)
+    if suffix in JSON_LINES:
+        rows = json_lines(path)
     elif suffix in _PARQUET:
         rows = _parquet(path, list(columns.wanted().values()))
     else:
@@ -203,7 +203,12 @@ def _quoted_rows(file: BinaryIO, name: str, delimiter: str) -> Iterator[tuple[in
         raise BertwrightError(f"{name}:{first}: cannot read this row: {error}; see --quoting and --delimiter") from None
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (file and line, object) for each line of a file that is not blank.
+
+    Raises:
+        BertwrightError: the file cannot be read, or a line is no JSON object.
+    """
     with _opened(path) as file:
         for number, line in lines_of(file, str(path)):
             if not line.strip():

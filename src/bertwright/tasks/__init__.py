@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # By the name that --task takes: module and class, imported when they are asked for.
 TASKS: dict[str, str] = {
     "classification": "bertwright.tasks.classification:Classification",
+    "tagging": "bertwright.tasks.tagging:Tagging",
 }
 DEFAULT = "classification"
 

@@ -52,7 +52,9 @@ class Task:
     PIPELINE: ClassVar[str]  # what model hubs call the task
     METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}  # options of a recipe whose default is another for this task
-    OPTIONS: ClassVar[frozenset[str]] = frozenset({"text", "pair", "label", "source"})  # of those that not all tasks read
+    OPTIONS: ClassVar[frozenset[str]] = frozenset(
+        {"text", "pair", "label", "source", "quoting"}
+    )  # of those that not all tasks read
 
     # ------------------------------------------------------------------------------------------- examples
 
@@ -142,6 +144,11 @@ class Task:
     def labels(self) -> tuple[str, ...]:
         """The names of the classes; empty where there are none."""
         return ()
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """Those of METRICS that are measured with these labels; first: default."""
+        return self.METRICS
 
     def encode(self, tokenizer: Tokenizer, examples: Sequence[Any], recipe: Recipe) -> Inputs:
         """Encode examples as the model takes them."""
