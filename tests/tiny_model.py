@@ -106,6 +106,7 @@ def no_plots() -> Iterator[None]:
         "bertwright.finetuning": ["plot_training"],
         "bertwright.pretraining.run": ["plot_training"],
         "bertwright.tasks.classification": ["plot_confusion", "plot_reliability", "plot_matthews_per_batch"],
+        "bertwright.tasks.tagging": ["plot_types"],
     }
     with pytest.MonkeyPatch.context() as patch:
         for module, names in places.items():

@@ -69,8 +69,8 @@ class Tagging(Task):
         "f1": "F1 of spans",
         "precision": "precision",
         "recall": "recall",
-        "f1_macro": "F1, macro",
         "accuracy": "accuracy of words",
+        "f1_macro": "F1, macro",
     }
     OPTIONS = frozenset({"text", "class_weights", "token_column", "tag_column", "drop_from_token", "scheme"})
 
@@ -180,10 +180,9 @@ class Tagging(Task):
 
     @property
     def metrics(self) -> Mapping[str, str]:
-        """Tags that mark no spans have no F1 of spans."""
-        if self.scheme != PLAIN:
-            return self.METRICS
-        return {name: self.METRICS[name] for name in ("accuracy", "f1_macro")}
+        """Scores of spans where tags mark them, else those of words."""
+        known = ("accuracy", "f1_macro") if self.scheme == PLAIN else ("f1", "precision", "recall", "accuracy")
+        return {name: self.METRICS[name] for name in known}
 
     @cached_property
     def _tag_set(self) -> TagSet:
@@ -207,9 +206,9 @@ class Tagging(Task):
             parts.append(f"{len(spans_N3):,} spans: {counts}")
         if windows := len(inputs.table) - len(inputs.examples):
             split = int((np.diff(inputs.starts) > 1).sum())
-            parts.append(f"{split:,} sentences are long, and read in {split + windows:,} overlapping windows")
+            parts.append(f"{split:,} long ones read in {split + windows:,} overlapping windows")
         if without := sum(inputs.details):
-            parts.append(f"{without:,} words have no piece in the vocabulary, and are read as [UNK]")
+            parts.append(f"{without:,} words without a piece read as [UNK]")
         return "; ".join(parts)
 
     # ------------------------------------------------------------------------------------------ training
