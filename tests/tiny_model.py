@@ -110,6 +110,7 @@ def no_plots() -> Iterator[None]:
         "bertwright.tasks.multiple_choice": ["plot_choices", "plot_reliability"],
         "bertwright.tasks.multi_label": ["plot_label_scores"],
         "bertwright.tasks.regression": ["plot_predicted"],
+        "bertwright.tasks.tagging": ["plot_types"],
     }
     with pytest.MonkeyPatch.context() as patch:
         for module, names in places.items():

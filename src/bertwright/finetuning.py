@@ -130,9 +130,10 @@ def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     if recipe.train is None:
         raise BertwrightError("--train is missing: name the file with the training rows")
     kind = task_class(recipe.task)
-    metric = chosen_metric(kind, recipe.metric)
+    chosen_metric(kind, recipe.metric)  # a wrong name is told before any file is read
     rows = list(kind.read(Path(recipe.train), recipe, labelled=True))
     task = kind.learn(rows, recipe)
+    metric = chosen_metric(task, recipe.metric)
     task.class_weights(recipe.class_weights, None)  # a wrong setting is told before the work
     if recipe.validation is not None:
         validation = list(kind.read(Path(recipe.validation), recipe, labelled=True))

@@ -85,7 +85,7 @@ class Predictor:
         """Return what the head gives for encoded examples: a row for each token that it reads, in their order."""
         return inference.run(self.model, inputs.table, self.machine)
 
-    def examples(self, texts: str | Sequence[str], pairs: Any = None) -> list[Any]:
+    def examples(self, texts: str | Sequence[Any], pairs: Any = None) -> list[Any]:
         """Make examples of texts, and of what goes with each, if the task wants something beside a text.
 
         Raises:
@@ -100,7 +100,7 @@ class Predictor:
         both = enumerate(zip(firsts, seconds, strict=True), 1)
         return [self.task.example(first, second, f"text {number}") for number, (first, second) in both]
 
-    def predict(self, texts: str | Sequence[str], pairs: Any = None) -> list[dict[str, Any]]:
+    def predict(self, texts: str | Sequence[Any], pairs: Any = None) -> list[dict[str, Any]]:
         """Predict for texts, or for pairs of texts, or whatever the task wants beside a text (see its documentation).
 
         Returns:
@@ -175,7 +175,7 @@ class Predictor:
         outputs = self.outputs(inputs)
         headline = chosen_metric(self.task, metric or self.recipe.metric)
         # The loss picks epochs; a report is headed by something a reader can interpret.
-        headline = next(iter(self.task.METRICS)) if headline == "loss" else headline
+        headline = next(iter(self.task.metrics)) if headline == "loss" else headline
         metrics = self.task.measure(outputs, inputs, headline)
         loss = self.task.example_loss(inputs, self.task.class_weights("none", None))
         metrics["loss"] = mean_loss(loss, outputs)
@@ -215,7 +215,7 @@ def chosen_metric(kind: Task | type[Task], name: str | None) -> str:
     Raises:
         BertwrightError: the task has no such metric.
     """
-    known = [*kind.METRICS, "loss"]
+    known = [*(kind.metrics if isinstance(kind, Task) else kind.METRICS), "loss"]
     if name is not None and name not in known:
         raise BertwrightError(f"--metric is {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
     return name or known[0]

@@ -16,7 +16,8 @@ import bertwright
 from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, flags_of, note, writing
 from bertwright.errors import BertwrightError
 from bertwright.interrupts import Stopped
-from bertwright.training.recipe import Recipe, preset
+from bertwright.training.options import flag
+from bertwright.training.recipe import ANSWERS, READING, Recipe, preset
 
 if TYPE_CHECKING:
     from bertwright.masked_lm import MaskedLM
@@ -53,28 +54,13 @@ def finetune(
         raise Stopped(f"{result.out} holds the best so far; go on with: {again}", result.stopped_by)
 
 
-Text = Annotated[str | None, typer.Option(help="Column of the text; default: as in training.", rich_help_panel="Data")]
-ColumnNames = Annotated[
-    str | None,
-    typer.Option(
-        help="Names of a file's columns; '' for a file with a header. Default: as in training.", rich_help_panel="Data"
-    ),
-]
-Endings = Annotated[str | None, typer.Option(help="Columns of the endings, for multiple choice.", rich_help_panel="Data")]
-Delimiter = Annotated[str | None, typer.Option(help="Column separator.", rich_help_panel="Data")]
-Quoting = Annotated[str | None, typer.Option(help="auto, literal or csv.", rich_help_panel="Data")]
-
-
-def _given_columns(lists: Mapping[str, str | None], **given: str | None) -> dict[str, Any]:
-    """Options of a recipe: those that a flag was given for; an empty one takes a column away."""
-    fields: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}
-    for option, listed in lists.items():
-        if listed is not None:
-            fields[option] = tuple(name.strip() for name in listed.split(",") if name.strip())
-    return fields
+def _cleared(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a recipe as flags gave them; an empty one takes a column away."""
+    return {name: None if value == "" and name != "columns" else value for name, value in given.items()}
 
 
 @app.command()
+@flags_of(Recipe, READING)
 def evaluate(
     model: ModelArgument,
     data: Annotated[
@@ -87,22 +73,6 @@ def evaluate(
     task: Annotated[
         str | None, typer.Option(help="blimp: minimal pairs, with a pretrained model; default: what it was trained for.")
     ] = None,
-    text: Text = None,
-    pair: Annotated[str | None, typer.Option(help="Column of the second text.", rich_help_panel="Data")] = None,
-    endings: Endings = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label.", rich_help_panel="Data")] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Columns of 0 and 1, one a label (multi-label).", rich_help_panel="Data")
-    ] = None,
-    label_separator: Annotated[
-        str | None, typer.Option(help="What stands between labels (multi-label).", rich_help_panel="Data")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Column to report results by; '' for none.", rich_help_panel="Data")
-    ] = None,
-    columns: ColumnNames = None,
-    delimiter: Delimiter = None,
-    quoting: Quoting = None,
     metric: Annotated[str | None, typer.Option(help="What heads the report; default: as in training.")] = None,
     out: Annotated[
         Path | None,
@@ -123,6 +93,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
+    **given: Any,
 ) -> None:
     """Judge a fine-tuned model on labelled rows, or a pretrained one on minimal pairs.
 
@@ -136,8 +107,7 @@ def evaluate(
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":
-        fields = (text, pair, endings, label, labels, label_separator, source, columns, delimiter, quoting, metric)
-        if any(one is not None for one in fields):
+        if given or metric is not None:
             raise BertwrightError("--task blimp has fields of its own: leave --text, --label, --columns, --metric … out")
         lm = bertwright.load_masked_lm(model, device=device, precision=precision, threads=threads)
         _evaluate_minimal_pairs(lm, data, folder, sets, per_set, score)
@@ -145,11 +115,7 @@ def evaluate(
     if sets is not None or per_set is not None or score != "pll":
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
-    given = _given_columns(
-        {"columns": columns, "endings": endings, "labels": labels}, text=text, pair=pair, label=label,
-        label_separator=label_separator, source=source, delimiter=delimiter, quoting=quoting,
-    )  # fmt: skip
-    result = predictor.evaluate(data, metric=metric, **given)
+    result = predictor.evaluate(data, metric=metric, **_cleared(given))
     judge = predictor.task
     write_evaluation(folder, result.metrics, result.predictions, judge.draw, judge.files(result.predictions))
     console = Console()
@@ -178,6 +144,7 @@ def _evaluate_minimal_pairs(
 
 
 @app.command()
+@flags_of(Recipe, [name for name in READING if name not in ANSWERS])
 def predict(
     model: ModelArgument,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; - reads one a line from standard input.")] = None,
@@ -189,16 +156,12 @@ def predict(
             rich_help_panel="Data",
         ),
     ] = None,
-    text: Text = None,
-    endings: Endings = None,
-    columns: ColumnNames = None,
-    delimiter: Delimiter = None,
-    quoting: Quoting = None,
     format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",
     output: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
+    **given: Any,
 ) -> None:
     """Classify texts: given here, from a file, or streaming from standard input.
 
@@ -215,16 +178,13 @@ def predict(
         raise BertwrightError(f"--format is {format!r}; use jsonl or csv")
     if bool(texts) == (input is not None) or (texts is not None and len(texts) > 1 and "-" in texts):
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
-    given = _given_columns({"columns": columns, "endings": endings}, text=text, delimiter=delimiter, quoting=quoting)
     if given and input is None:
-        raise BertwrightError(
-            "--text, --columns, --endings, --delimiter and --quoting say how to read a file: give it with --input"
-        )
+        raise BertwrightError(f"{flag(next(iter(given)))} says how to read a file: give it with --input")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if input is not None:
         if pair:
             given["pair"] = pair[0]
-        records = predictor.predict_rows(predictor.read(input, labelled=False, **given))
+        records = predictor.predict_rows(predictor.read(input, labelled=False, **_cleared(given)))
     elif texts == ["-"]:
         if pair:
             raise BertwrightError("--pair goes with texts given here; on standard input a tab comes before the second text")

@@ -18,6 +18,7 @@ TASKS: dict[str, str] = {
     "multiple-choice": "bertwright.tasks.multiple_choice:MultipleChoice",
     "multi-label": "bertwright.tasks.multi_label:MultiLabel",
     "regression": "bertwright.tasks.regression:Regression",
+    "tagging": "bertwright.tasks.tagging:Tagging",
 }
 DEFAULT = "classification"
 

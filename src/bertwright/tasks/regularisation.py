@@ -68,7 +68,7 @@ def classes_apart(first_RC: Tensor, second_RC: Tensor) -> Tensor:
 
 
 def labels_apart(first_RC: Tensor, second_RC: Tensor) -> Tensor:
-    """Divergence_R of two outputs of which each number's sigmoid is a probability: the mean of KL both ways and of all numbers."""
+    """Divergence_R of two outputs whose numbers' sigmoids are probabilities: the mean of KL both ways and of all numbers."""
     first_RC, second_RC = _fine(first_RC), _fine(second_RC)
     return ((first_RC.sigmoid() - second_RC.sigmoid()) * (first_RC - second_RC)).mean(-1) / 2
 

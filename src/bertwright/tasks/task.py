@@ -59,7 +59,9 @@ class Task:
     METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
     ASKED: ClassVar[tuple[str, str]] = ('"a text"', '["a text"]')  # what predict takes, as a shell and as Python has it
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}  # options of a recipe whose default is another for this task
-    OPTIONS: ClassVar[frozenset[str]] = frozenset({"text", "pair", "label", "source"})  # of those that not all tasks read
+    OPTIONS: ClassVar[frozenset[str]] = frozenset(
+        {"text", "pair", "label", "source", "quoting"}
+    )  # of those that not all tasks read
 
     # ------------------------------------------------------------------------------------------- examples
 
@@ -149,6 +151,11 @@ class Task:
     def labels(self) -> tuple[str, ...]:
         """The names of the classes; empty where there are none."""
         return ()
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """Those of METRICS that are measured with these labels; first: default."""
+        return self.METRICS
 
     def encode(self, tokenizer: Tokenizer, examples: Sequence[Any], recipe: Recipe) -> Inputs:
         """Encode examples as the model takes them."""

@@ -58,6 +58,19 @@ class Recipe(Options):
         "Are quotes literal characters or do they enclose fields? auto: literal in .tsv.",
         choices=("auto", "literal", "csv"),
     )
+    token_column: str | None = option(
+        None, "Data", "Column of the word, a number or a name; default: the first.", number_too=True
+    )
+    tag_column: str | None = option(
+        None, "Data", "Column of its tag, a number or a name; default: the last.", number_too=True
+    )
+    drop_from_token: str | None = option(None, "Data", "Regular expression of what is no part of a word.")
+    scheme: str = option(
+        "auto",
+        "Data",
+        "Do tags mark spans (IOB1, IOB2, IOBES, BMES …), or are they taken as they stand? auto: as they look.",
+        choices=("auto", "spans", "plain"),
+    )
     validation_fraction: float = option(0.1, "Data", "Part of the training rows set aside.", above=0, high=0.9)
     split_seed: int = option(2018, "Data", "Seed of that split; the same for all --seeds.", low=0, high=LARGEST_SEED)
     max_length: int = option(128, "Data", "Tokens of a text or pair; longer ones are cut, counted and told.", low=3)
@@ -154,8 +167,11 @@ class Recipe(Options):
 
 # The options that say how a file of examples is to be read.
 READING = (
-    "text", "pair", "endings", "label", "labels", "label_separator", "source", "columns", "delimiter", "quoting",
-)  # fmt: skip
+    *("text", "pair", "endings", "label", "labels", "label_separator", "source"),
+    *("columns", "delimiter", "quoting", "token_column", "tag_column", "drop_from_token"),
+)
+# Those of them that name answers, which nobody looks for where there are to be predicted.
+ANSWERS = ("label", "labels", "label_separator", "source", "tag_column")
 
 
 def preset(name: str) -> dict[str, Any]:
