@@ -16,6 +16,7 @@ import torch
 
 from bertwright import atomic, checkpoint, inference
 from bertwright.data.examples import AnyExample, Unreadable
+from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
 from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.machine import Machine
@@ -57,7 +58,7 @@ class Predictor:
         """Yield the examples of a file.
 
         Args:
-            path: the file.
+            path: the file, or ``hub:owner/name:config:split``.
             labelled: whether answers are looked for.
             how: options of the recipe that say how to read a file, where they differ from training's.
 
@@ -68,7 +69,7 @@ class Predictor:
             if option not in READING:
                 raise BertwrightError(f"no option {option!r} says how to read a file (known: {', '.join(READING)})")
         recipe = Recipe.of({f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(Recipe)}, how)
-        yield from self.task.read(Path(path), recipe, labelled=labelled)
+        yield from self.task.read(local_file(path), recipe, labelled=labelled)
 
     def read_stream(self, file: BinaryIO, name: str) -> Iterator[Any]:
         """Yield an example, or an Unreadable, for each line of a stream."""

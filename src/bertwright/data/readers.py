@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertwright.data.examples import Columns, Example, Unreadable
-from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.data.hub_rows import is_hub
+from bertwright.errors import BertwrightError, did_you_mean, tell
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is a wrong file, not a text
 _BOM = b"\xef\xbb\xbf"
@@ -23,7 +24,7 @@ _JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet",)
 
 def is_delimited(path: str | Path) -> bool:
     """Whether :func:`read_examples` takes a file of this name for delimited text."""
-    return Path(path).suffix.lower() not in (*_JSON_LINES, *_PARQUET)
+    return Path(path).suffix.lower() not in (*_JSON_LINES, *_PARQUET) and not is_hub(path)
 
 
 def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
@@ -66,6 +67,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _example(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
     values: dict[str, str] = {}
+    named = dict(columns.label_names)
     for role, name in columns.wanted().items():
         if name not in row:
             known = ", ".join(row)
@@ -79,7 +81,7 @@ def _example(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
                 raise BertwrightError(f"{where}: the {role} (column {name!r}) is {value!r}, not a text or a number")
         elif isinstance(value, float) and value.is_integer():
             value = int(value)
-        values[role] = str(value).strip() if role == "label" else str(value)
+        values[role] = named.get(str(value).strip(), str(value).strip()) if role == "label" else str(value)
     return Example(where=where, **values)
 
 
@@ -147,6 +149,7 @@ def _delimited(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, st
     quoted = columns.quoting == "csv" or (columns.quoting == "auto" and comma)
     names: Sequence[str] = columns.names
     _check_names(names, "--columns", "give each its own name")
+    uneven: list[int] = []
     with _opened(path) as file:
         rows = _quoted_rows(file, str(path), delimiter) if quoted else _literal_rows(file, str(path), delimiter)
         for number, cells in rows:
@@ -163,6 +166,9 @@ def _delimited(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, st
                 continue
             if cells == [""] and len(names) > 1:
                 continue  # a blank line; in a file of one column it is a row with an empty text
+            if len(cells) != len(names) and columns.uneven_rows == "skip":
+                uneven.append(number)
+                continue
             if len(cells) != len(names):
                 hint = "" if quoted else "; quotes are taken literally here, see --quoting"
                 if columns.names and number == 1:
@@ -171,6 +177,9 @@ def _delimited(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, st
                     f"{where}: {len(cells)} columns where {len(names)} are expected ({', '.join(names)[:200]}){hint}"
                 )
             yield where, dict(zip(names, cells, strict=True))
+    if uneven:
+        places = ", ".join(map(str, uneven[:5])) + (", …" if len(uneven) > 5 else "")
+        tell(f"{path}: left out {len(uneven):,} rows of another number of columns than {len(names)} (lines {places})")
 
 
 def _check_names(names: Sequence[str], what: str, remedy: str) -> None:

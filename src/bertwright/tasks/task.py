@@ -52,7 +52,9 @@ class Task:
     PIPELINE: ClassVar[str]  # what model hubs call the task
     METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}  # options of a recipe whose default is another for this task
-    OPTIONS: ClassVar[frozenset[str]] = frozenset({"text", "pair", "label", "source"})  # of those that not all tasks read
+    OPTIONS: ClassVar[frozenset[str]] = frozenset(
+        {"text", "pair", "label", "label_names", "source"}
+    )  # of those that not all tasks read
 
     # ------------------------------------------------------------------------------------------- examples
 
@@ -203,4 +205,6 @@ def columns_of(recipe: Recipe, *, labelled: bool = True) -> Columns:
         names=recipe.columns,
         delimiter=recipe.delimiter,
         quoting=recipe.quoting,
+        uneven_rows=recipe.uneven_rows,
+        label_names=tuple(recipe.names_of_labels().items()),
     )
