@@ -154,7 +154,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             _glue("qqp", {"text": "question1", "pair": "question2", "label": "label"}),
             {"metric": "accuracy", "epochs": 3, "validation_fraction": 0.01},
             {"label_names": ("0=not_duplicate", "1=duplicate"), "quoting": "literal"},
-            "Quora Question Pairs; Quora's terms, not for commerce",
+            "Quora Question Pairs; Quora's terms of service",
         ),
         "stsb": Known(
             "regression",
@@ -224,7 +224,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
                 "label_names": ("0=not_entailment", "1=entailment"),
                 "quoting": "literal",
             },
-            "Winograd schemas; CC BY 4.0. Its dev set contradicts its training set: few beat always saying not_entailment",
+            "GLUE, after the Winograd Schema Challenge; its dev set contradicts its training set: few beat the majority",
         ),
         "ag_news": Known(
             "classification",
@@ -358,7 +358,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             (73_546, 20_006),
             (Layout(Parts("train.csv", "val.csv"), ("swag", "data")), Layout(Parts("swag*.jsonl"), ("choice",))),
             OnHub("allenai/swag", "regular", Parts("train", "validation"), tabular=False),
-            source="SWAG (Zellers et al. 2018), rowanzellers.com/swag; MIT",
+            source="SWAG (Zellers et al. 2018), rowanzellers.com/swag; terms unstated",
         ),
         "codah": Known(
             "multiple-choice",

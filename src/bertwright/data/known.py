@@ -70,7 +70,11 @@ def locate(name: str, data: str | Path | None) -> Located:
         "test": found.test,
         "also_test": tuple(f"{name}={path}" for name, path in found.also_test.items()),
     }
-    return Located(files | dict(known.reading) | dict(reading), dict(known.settings), f"{name}: {known.title} ({_used(shown)}; of {where})")
+    return Located(
+        files | dict(known.reading) | dict(reading),
+        dict(known.settings),
+        f"{name}: {known.title} ({_used(shown)}; of {where})",
+    )
 
 
 def offline_remedy(name: str) -> str:
