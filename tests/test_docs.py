@@ -28,6 +28,7 @@ import bertwright
 from bertwright import checkpoint, hub
 from bertwright.cli import app
 from bertwright.data import acceptability
+from bertwright.data.catalog import KNOWN
 from bertwright.describe import token_tables
 from bertwright.model import Bert, BertConfig
 from bertwright.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -260,6 +261,20 @@ def test_aliases_are_those_of_the_table() -> None:
         else:
             assert target.module.replace("_", "-") in documented[alias]
             assert target.requirement.startswith(target.module.replace("_", "-") + "==")
+
+
+def test_known_data_sets_are_those_of_the_table() -> None:
+    documented = {row[0].strip("`"): row[1:] for row in table_rows(section("docs/known-data.md", "The table"))[1:]}
+    assert documented.keys() == KNOWN.keys()
+    for name, known in KNOWN.items():
+        task, rows, metric, on_hub, files = documented[name]
+        assert (task, rows) == (known.task, "{:,} / {:,}".format(*known.rows))
+        assert metric.strip("`") == known.settings.get("metric", "the task's first")
+        assert known.hub is not None
+        assert known.hub.name in on_hub
+        for part in (part for layout in known.layouts for part in layout.parts.all()):
+            assert f"`{part}`" in files
+        assert f"- `{name}`: {known.source}\n" in page("docs/known-data.md")
 
 
 def test_the_chapters_preset_is_shown_as_it_is() -> None:

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bertwright import atomic, card, inference, soup
+from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
 from bertwright.data.packing import spans
 from bertwright.errors import BertwrightError, tell
@@ -32,6 +33,7 @@ from bertwright.evaluation.files import write_evaluation
 from bertwright.evaluation.plots import plot_training
 from bertwright.interrupts import Stopped, Stopping, stop_on_signal
 from bertwright.machine import Machine
+from bertwright.merging import merged, with_rows
 from bertwright.model import Headed
 from bertwright.noise import Noise
 from bertwright.predictor import Evaluation, Predictor, chosen_metric, mean_loss
@@ -88,7 +90,7 @@ class Materials:
     metric: str
     train: Split
     validation: Split
-    test: Split | None
+    tests: tuple[Split, ...]
 
     def score(self, validation: Mapping[str, float]) -> float:
         """How good a model is by its validation: the higher, the better."""
@@ -102,41 +104,48 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
         recipe: options to begin with, such as another run's; keywords win over it.
         console: where to report; default: standard error. ``Console(quiet=True)`` says nothing.
         options: any field of :class:`~bertwright.training.recipe.Recipe`: ``model``, ``train``, ``text``, ``label``,
-            ``test``, ``out``, ``learning_rate``, ….
+            ``test``, ``out``, ``learning_rate``, …, or ``dataset``, and perhaps ``data``, for a known data set.
 
     Raises:
         BertwrightError: anything that a user can mend. Nothing half-written stays at ``out``.
     """
-    begin = dataclasses.asdict(recipe) if isinstance(recipe, Recipe) else dict(recipe or {})
-    defaults = task_class(Recipe.of(begin, options).task).DEFAULTS
-    chosen = Recipe.of(defaults, begin, options)
+    gathered = merged(recipe, options)
+    chosen = gathered.recipe
     if chosen.config is not None and ("model" in options or chosen.model != Recipe.model):
         raise BertwrightError("--model starts from a checkpoint, --config from random weights: give one of them")
     console = console or Console(stderr=True)
+    say = teller(console)
     place = Workspace.claim(chosen)
     if chosen.resume:
-        chosen = place.resumed(Recipe, begin | options)
+        chosen = place.resumed(Recipe, gathered.given)
+    if gathered.about is not None:
+        say(gathered.about)
+    chosen = with_rows(chosen, say)
     kind = task_class(chosen.task)
     for message in chosen.without_effect(options_of_tasks() - kind.OPTIONS):
         tell(message)
     machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
-    materials = _prepare(chosen, machine, teller(console))
-    with stop_on_signal(teller(console)) as stopping, place.guarded():
+    materials = _prepare(chosen, machine, say)
+    with stop_on_signal(say) as stopping, place.guarded():
         place.begin(chosen, _as_bytes(materials))
         return _run_seeds(materials, place, console, stopping)
 
 
 def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     if recipe.train is None:
-        raise BertwrightError("--train is missing: name the file with the training rows")
+        raise BertwrightError("--train is missing: name the file with the training rows, or a known data set before all")
     kind = task_class(recipe.task)
     chosen_metric(kind, recipe.metric)  # a wrong name is told before any file is read
-    rows = list(kind.read(Path(recipe.train), recipe, labelled=True))
+
+    def read(source: str) -> list[Any]:
+        return list(kind.read(local_file(source), recipe, labelled=True))
+
+    rows = read(recipe.train)
     task = kind.learn(rows, recipe)
     metric = chosen_metric(task, recipe.metric)
     task.class_weights(recipe.class_weights, None)  # a wrong setting is told before the work
     if recipe.validation is not None:
-        validation = list(kind.read(Path(recipe.validation), recipe, labelled=True))
+        validation = read(recipe.validation)
         say(f"{len(rows):,} training rows, {len(validation):,} validation rows")
     else:
         inside, aside, how = task.split(rows, recipe.validation_fraction, recipe.split_seed)
@@ -147,8 +156,8 @@ def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
             f"{len(rows):,} training rows; {len(validation):,} set aside for validation "
             f"({recipe.validation_fraction:.0%} {how}, seed {recipe.split_seed})"
         )
-    test = list(kind.read(Path(recipe.test), recipe, labelled=True)) if recipe.test is not None else None
-    for part in (rows, validation, test or []):
+    tests = {name: read(source) for name, source in recipe.test_sets().items()}
+    for part in (rows, validation, *tests.values()):
         task.check(part, recipe, labelled=True)
     start = starting_point(recipe, task, say)
 
@@ -168,7 +177,7 @@ def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
         metric,
         training,
         split("validation", validation),
-        None if test is None else split("test", test),
+        tuple(split(name, examples) for name, examples in tests.items()),
     )
 
 
@@ -383,11 +392,11 @@ def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed:
             "precision": materials.machine.precision,
         },
     }
-    if materials.test is not None:
-        task, inputs = predictor.task, materials.test.inputs
+    for split in materials.tests:
+        task, inputs = predictor.task, split.inputs
         outputs = predictor.outputs(inputs)
         loss = task.example_loss(inputs, task.class_weights("none", None))
-        summary["test"] = {"loss": mean_loss(loss, outputs), **task.scores(outputs, inputs)}
+        summary[split.name] = {"loss": mean_loss(loss, outputs), **task.scores(outputs, inputs)}
     return summary
 
 
@@ -399,11 +408,10 @@ def _judge(
     interrupted: bool,
     cooked: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Measure the chosen model in full on validation and test, and summarise the seeds."""
+    """Measure the chosen model in full on validation and test sets, and summarise the seeds."""
     evaluations: dict[str, Evaluation] = {}
-    for split in (materials.validation, materials.test):
-        if split is not None:
-            evaluations[split.name] = model.measure(split.inputs)
+    for split in (materials.validation, *materials.tests):
+        evaluations[split.name] = model.measure(split.inputs)
     overall: dict[str, Any] = {
         "interrupted": interrupted,
         "chosen_by": f"validation {materials.metric}",

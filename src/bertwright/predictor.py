@@ -16,6 +16,7 @@ import torch
 
 from bertwright import atomic, checkpoint, inference
 from bertwright.data.examples import Unreadable
+from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
 from bertwright.errors import BertwrightError, did_you_mean, tell
 from bertwright.machine import Machine
@@ -58,7 +59,7 @@ class Predictor:
         """Yield the examples of a file.
 
         Args:
-            path: the file.
+            path: the file, or ``hub:owner/name:config:split``.
             labelled: whether answers are looked for.
             how: options of the recipe that say how to read a file, where they differ from training's.
 
@@ -71,7 +72,7 @@ class Predictor:
         for option in sorted(how.keys() & (options_of_tasks() - self.task.OPTIONS)):
             tell(f"{flag(option)} has no effect for the task {self.recipe.task}")
         recipe = Recipe.of({f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(Recipe)}, how)
-        yield from self.task.read(Path(path), recipe, labelled=labelled)
+        yield from self.task.read(local_file(path), recipe, labelled=labelled)
 
     def read_stream(self, file: BinaryIO, name: str) -> Iterator[Any]:
         """Yield an example, or an Unreadable, for each line of a stream."""

@@ -223,7 +223,6 @@ def _check_replaceable(recipe: Options, out: Path) -> None:
         return
     if not any((out / name).exists() for name in (recipe.FILE, "config.json")):
         raise BertwrightError(f"{out}: holds something that is no model, and is not replaced; choose another --out")
-    for name in recipe.INPUTS:
-        file = getattr(recipe, name)
-        if file is not None and Path(file).resolve().is_relative_to(out.resolve()):
+    for name, file in recipe.input_files():
+        if Path(file).resolve().is_relative_to(out.resolve()):
             raise BertwrightError(f"{out}: holds what {flag(name)} names, and is not replaced; choose another --out")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 @app.command()
 @flags_of(Recipe)
 def finetune(
+    name: Annotated[
+        str | None, typer.Argument(help="A known data set, such as cola; the same as --dataset.", show_default=False)
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Recipe file (TOML); flags win over it.")] = None,
     preset_name: Annotated[str | None, typer.Option("--preset", help="Settings that come with bertwright: book.")] = None,
     **options: Any,
@@ -34,19 +37,23 @@ def finetune(
     """Fine-tune a BERT on labelled texts.
 
     Example: bertwright finetune --train train.tsv --text sentence --label label --test test.tsv --out runs/mine
+
+    A known data set: bertwright finetune cola --out runs/cola
     """
+    if name is not None:
+        if options.get("dataset") not in (None, name):
+            raise BertwrightError(f"{name} and --dataset {options['dataset']}: name one data set")
+        options["dataset"] = name
+    from bertwright.evaluation.report import measured_splits, seeds_table
     from bertwright.finetuning import finetune as run
     from bertwright.workspace import resume_command
 
     begin = (preset(preset_name) if preset_name else {}) | (Recipe.read(recipe) if recipe else {})
     result = run(begin, **options)
     console = Console()
-    for split in ("validation", "test"):
-        if split in result.metrics:
-            console.print(result.model.task.report(result.metrics[split], f"{result.out}: {split}"), "")
+    for split, measured in measured_splits(result.metrics).items():
+        console.print(result.model.task.report(measured, f"{result.out}: {split}"), "")
     if "over_seeds" in result.metrics:
-        from bertwright.evaluation.report import seeds_table
-
         console.print(seeds_table(result.metrics, result.model.task.METRICS), "")
     console.print(f"written to {result.out}", markup=False, highlight=False, soft_wrap=True)
     if result.interrupted:
@@ -103,7 +110,7 @@ def evaluate(
 
     if out is None and not Path(model).is_dir():
         raise BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
-    folder = out or Path(model) / f"evaluation-{data.name.split('.')[0]}"
+    folder = out or Path(model) / f"evaluation-{data.name.split('.')[0].replace(':', '-')}"
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":

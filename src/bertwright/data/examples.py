@@ -63,6 +63,8 @@ class Columns:
     names: tuple[str, ...] = ()
     delimiter: str | None = None
     quoting: str = "auto"
+    uneven_rows: str = "error"
+    label_names: tuple[tuple[str, str], ...] = ()  # what stands in a file, and the name that it gets
 
     def wanted(self) -> dict[str, str]:
         """Map the roles that are read to their column names; each of ``labels`` is a role of its own."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from bertwright.data.examples import Columns, Example, Unreadable
-from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.data.hub_rows import is_hub
+from bertwright.errors import BertwrightError, did_you_mean, tell
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet",)  # endings of file n
 
 def is_delimited(path: str | Path) -> bool:
     """Whether :func:`read_examples` takes a file of this name for delimited text."""
-    return Path(path).suffix.lower() not in (*JSON_LINES, *_PARQUET)
+    return Path(path).suffix.lower() not in (*JSON_LINES, *_PARQUET) and not is_hub(path)
 
 
 def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
@@ -95,6 +96,7 @@ def example_of(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
         BertwrightError: a column is not there, or a cell is missing or neither a text nor a number.
     """
     values: dict[str, str] = {}
+    named = dict(columns.label_names)
     for role, name in columns.wanted().items():
         value = cell_of(row, name, role, where)
         missing = value is None or (isinstance(value, float) and math.isnan(value))
@@ -103,7 +105,7 @@ def example_of(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
         text = as_text(value)
         if text is None or (isinstance(value, bool) and role != "label"):
             raise BertwrightError(f"{where}: the {role} (column {name!r}) is {value!r}, not a text or a number")
-        values[role] = text.strip() if role == "label" else text
+        values[role] = named.get(text.strip(), text.strip()) if role == "label" else text
     return Example(where=where, **values)
 
 
@@ -209,6 +211,7 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
     """
     names: Sequence[str] = columns.names
     _check_names(names, "--columns", "give each its own name")
+    uneven: list[int] = []
     for number, cells in rows:
         where = f"{path}:{number}"
         if not names:
@@ -223,6 +226,9 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
             continue
         if cells == [""] and len(names) > 1:
             continue  # a blank line; in a file of one column it is a row with an empty text
+        if len(cells) != len(names) and columns.uneven_rows == "skip":
+            uneven.append(number)
+            continue
         if len(cells) != len(names):
             hint = "" if _is_quoted(path, columns) else "; quotes are taken literally here, see --quoting"
             if columns.names and number == 1:
@@ -231,6 +237,9 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
                 f"{where}: {len(cells)} columns where {len(names)} are expected ({', '.join(names)[:200]}){hint}"
             )
         yield where, dict(zip(names, cells, strict=True))
+    if uneven:
+        places = ", ".join(map(str, uneven[:5])) + (", …" if len(uneven) > 5 else "")
+        tell(f"{path}: left out {len(uneven):,} rows of another number of columns than {len(names)} (lines {places})")
 
 
 def _check_names(names: Sequence[str], what: str, remedy: str) -> None:

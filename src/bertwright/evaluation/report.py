@@ -154,6 +154,12 @@ def seeds_table(metrics: dict[str, Any], titles: Mapping[str, str]) -> Table:
     return table
 
 
+def measured_splits(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The measurements that a run's ``metrics.json`` holds, by name: ``validation``, ``test``, and each ``test-NAME``."""
+    names = [name for name in metrics if name in ("validation", "test") or name.startswith("test-")]
+    return {name: metrics[name] for name in names}
+
+
 def literal(text: str) -> str:
     """Spell out characters that move the cursor, change colours or cannot be encoded: a tab becomes ``\\t``."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

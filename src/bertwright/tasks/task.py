@@ -60,7 +60,7 @@ class Task:
     ASKED: ClassVar[tuple[str, str]] = ('"a text"', '["a text"]')  # what predict takes, as a shell and as Python has it
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}  # options of a recipe whose default is another for this task
     OPTIONS: ClassVar[frozenset[str]] = frozenset(
-        {"text", "pair", "label", "source", "quoting"}
+        {"text", "pair", "label", "label_names", "source", "quoting"}
     )  # of those that not all tasks read
 
     # ------------------------------------------------------------------------------------------- examples
@@ -243,4 +243,6 @@ def columns_of(recipe: Recipe, *, labelled: bool = True) -> Columns:
         names=recipe.columns,
         delimiter=recipe.delimiter,
         quoting=recipe.quoting,
+        uneven_rows=recipe.uneven_rows,
+        label_names=tuple(recipe.names_of_labels().items()),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -19,7 +20,6 @@ class Recipe(Options):
 
     COMMAND = "finetune"
     FILE = "recipe.toml"
-    INPUTS = ("train", "validation", "test")
     MAY_CHANGE = Options.MAY_CHANGE | {"epochs", "steps", "patience", "seeds", "keep"}
 
     model: str = option("minilm", "Model", "Alias, directory, weights file, or hub id of the checkpoint to start from.")
@@ -38,9 +38,12 @@ class Recipe(Options):
     reinit_layers: int = option(0, "Model", "Top layers that begin anew, and with them the pooler and the head.", low=0)
 
     task: str = option("classification", "Data", "What is learned; 'bertwright tasks' lists them.")
-    train: str | None = option(None, "Data", "Training rows: .tsv, .csv, .jsonl or .parquet.")
+    dataset: str | None = option(None, "Data", "A known data set by name; 'bertwright tasks' lists them.")
+    data: str | None = option(None, "Data", "Directory that holds its files; without, the hub is read.")
+    train: str | None = option(None, "Data", "Training rows: .tsv, .csv, .jsonl, .parquet or hub:name:config:split.")
     validation: str | None = option(None, "Data", "Validation rows; without, a part of the training rows is set aside.")
     test: str | None = option(None, "Data", "Test rows, judged once, after training.")
+    also_test: tuple[str, ...] = option((), "Data", "Further test sets, each with a name: name=path,name=path.")
     columns: tuple[str, ...] = option((), "Data", "Comma-separated names for the columns of a file without a header.")
     text: str = option("text", "Data", "Column of the text.")
     pair: str | None = option(None, "Data", "Column of the second text, for pairs.")
@@ -50,6 +53,9 @@ class Recipe(Options):
     label: str = option("label", "Data", "Column of the label; numbers or names.")
     labels: tuple[str, ...] = option((), "Data", "Columns of 0 and 1, one a label, instead of --label (multi-label).")
     label_separator: str = option(",", "Data", "What stands between the labels of a text cell (multi-label).")
+    label_names: tuple[str, ...] = option(
+        (), "Data", "Names for labels that a file has as numbers or codes: 0=negative,1=positive."
+    )
     source: str | None = option(None, "Data", "Column to report results by.")
     delimiter: str | None = option(None, "Data", "Column separator; default: tab for .tsv, comma for .csv.")
     quoting: str = option(
@@ -57,6 +63,12 @@ class Recipe(Options):
         "Data",
         "Are quotes literal characters or do they enclose fields? auto: literal in .tsv.",
         choices=("auto", "literal", "csv"),
+    )
+    uneven_rows: str = option(
+        "error",
+        "Data",
+        "Rows of another number of columns: an error, or left out and counted.",
+        choices=("error", "skip"),
     )
     token_column: str | None = option(
         None, "Data", "Column of the word, a number or a name; default: the first.", number_too=True
@@ -144,7 +156,7 @@ class Recipe(Options):
 
     def ineffective(self) -> dict[str, str]:
         """Why options have no effect beside the others."""
-        files = [path for path in (self.train, self.validation, self.test) if path is not None]
+        files = [path for _, path in self.input_files()]
         no_table = "where no file is delimited text" if not any(is_delimited(path) for path in files) else ""
         validation = "beside --validation" if self.validation is not None else ""
         return {
@@ -162,16 +174,55 @@ class Recipe(Options):
             "columns": no_table,
             "delimiter": no_table,
             "quoting": no_table,
+            "uneven_rows": no_table,
         }
+
+    def input_files(self) -> list[tuple[str, str]]:
+        """The files that a run reads, each behind the option that names it."""
+        named = [(name, getattr(self, name)) for name in ("train", "validation")]
+        named += [("test" if name == "test" else "also_test", path) for name, path in self.test_sets().items()]
+        return [(name, path) for name, path in named if path is not None]
+
+    def test_sets(self) -> dict[str, str]:
+        """The files to judge by, by the name that their measurement gets: ``test``, and ``test-NAME`` of ``also_test``.
+
+        Raises:
+            BertwrightError: a further one has no name that a folder can have, or the name of another.
+        """
+        sets = {} if self.test is None else {"test": self.test}
+        for given in self.also_test:
+            name, equals, path = given.partition("=")
+            if not (equals and path and re.fullmatch(r"[\w-]+", name)):
+                raise BertwrightError(f"--also-test is {given!r}; use name=path, the name of letters, digits, - and _")
+            if f"test-{name}" in sets:
+                raise BertwrightError(f"--also-test names two test sets {name!r}; give each its own name")
+            sets[f"test-{name}"] = path
+        return sets
+
+    def names_of_labels(self) -> dict[str, str]:
+        """What ``label_names`` makes of a label that stands in a file.
+
+        Raises:
+            BertwrightError: it is not of the form label=name, or names a label twice.
+        """
+        names: dict[str, str] = {}
+        for given in self.label_names:
+            label, equals, name = (part.strip() for part in given.partition("="))
+            if not (label and equals and name):
+                raise BertwrightError(f"--label-names has {given!r}; use label=name, such as 0=negative,1=positive")
+            if label in names:
+                raise BertwrightError(f"--label-names names the label {label!r} twice")
+            names[label] = name
+        return names
 
 
 # The options that say how a file of examples is to be read.
 READING = (
-    *("text", "pair", "endings", "label", "labels", "label_separator", "source"),
-    *("columns", "delimiter", "quoting", "token_column", "tag_column", "drop_from_token"),
+    *("text", "pair", "endings", "label", "labels", "label_separator", "label_names", "source"),
+    *("columns", "delimiter", "quoting", "uneven_rows", "token_column", "tag_column", "drop_from_token"),
 )
 # Those of them that name answers, which nobody looks for where there are to be predicted.
-ANSWERS = ("label", "labels", "label_separator", "source", "tag_column")
+ANSWERS = ("label", "labels", "label_separator", "label_names", "source", "tag_column")
 
 
 def preset(name: str) -> dict[str, Any]:
