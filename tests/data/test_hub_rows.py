@@ -122,7 +122,7 @@ def test_classes_come_by_name_wherever_they_stand(monkeypatch: pytest.MonkeyPatc
         "ending": Classes("0", "1", "2"),
     }
     row = {"label": 1, "tags": [0, 1], "old": [1], "inner": {"kind": 0, "free": 7}, "ending": 2, "text": "x"}
-    hidden = {"label": -1, "tags": None, "old": [], "inner": None, "ending": 0, "text": "y"}
+    hidden: dict[str, Any] = {"label": -1, "tags": None, "old": [], "inner": None, "ending": 0, "text": "y"}
     stand_in(monkeypatch, [row, hidden], features)
     assert list(hub_rows(HubSource("o/n"))) == [
         {
