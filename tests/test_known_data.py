@@ -253,3 +253,5 @@ def test_the_hub_is_read_through_its_own_library_once_and_pinned(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     again = bertwright.finetune(recipe, out=tmp_path / "again", console=Console(quiet=True))
     assert json.loads(json.dumps(again.metrics["test"])) == metrics["test"]
+    evaluated = bertwright.load(tmp_path / "first").evaluate(recipe["test"])
+    assert json.loads(json.dumps(evaluated.metrics)) == metrics["test"]

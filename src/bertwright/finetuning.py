@@ -133,7 +133,7 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
 
 def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     if recipe.train is None:
-        raise BertwrightError("--train is missing: name the file with the training rows, or a known data set before all")
+        raise BertwrightError("--train is missing: name the file with the training rows, or a known data set")
     kind = task_class(recipe.task)
     chosen_metric(kind, recipe.metric)  # a wrong name is told before any file is read
 
