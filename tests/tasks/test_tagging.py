@@ -235,11 +235,11 @@ def test_scores_are_seqevals_through_windows() -> None:
 def test_training_rows_are_described() -> None:
     rows = [sentence("a b c d", "I-BAD B-BAD O I-GOOD"), sentence(" ".join("abcdefghijkl"), "O " * 12)]
     assert NER.describe(encoded(rows)) == (
-        "tags: IOB1, learned as IOB2; 3 spans: BAD (2), GOOD (1); 1 long ones read in 2 overlapping windows"
+        "tags: IOB1, learned as IOB2; 3 spans: BAD (2), GOOD (1); long sentences: 1, read in 2 overlapping windows"
     )
     zero = encode_words(Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]), [sentence("a \ufffd")], 9)
     pos = Inputs([sentence("a \ufffd", "NOUN ADJ")], zero.table, zero.starts, zero.cut, zero.details)
-    assert POS.describe(pos) == "tags: ADJ (1), NOUN (1); 1 words without a piece read as [UNK]"
+    assert POS.describe(pos) == "tags: ADJ (1), NOUN (1); words without a piece, read as [UNK]: 1"
 
 
 def test_sentences_are_set_aside_whatever_their_tags() -> None:
@@ -301,6 +301,8 @@ def test_plain_tags_have_a_row_for_each_word() -> None:
         ("[1] see", ["[", "1", "]", "see"]),
         ('["a b", "c"]', ["a b", "c"]),
         ('["a", 1]', ["[", '"', "a", '"', ",", "1", "]"]),
+        ('["a", ""]', ["[", '"', "a", '"', ",", '""', "]"]),
+        ('["\\ud800"]', ["[", '"', "\\", "ud800", '"', "]"]),
         ("[]", []),
         (["x", "y"], ["x", "y"]),
         (("x",), ["x"]),

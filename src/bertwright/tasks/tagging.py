@@ -206,9 +206,9 @@ class Tagging(Task):
             parts.append(f"{len(spans_N3):,} spans: {counts}")
         if windows := len(inputs.table) - len(inputs.examples):
             split = int((np.diff(inputs.starts) > 1).sum())
-            parts.append(f"{split:,} long ones read in {split + windows:,} overlapping windows")
+            parts.append(f"long sentences: {split:,}, read in {split + windows:,} overlapping windows")
         if without := sum(inputs.details):
-            parts.append(f"{without:,} words without a piece read as [UNK]")
+            parts.append(f"words without a piece, read as [UNK]: {without:,}")
         return "; ".join(parts)
 
     # ------------------------------------------------------------------------------------------ training
@@ -355,15 +355,15 @@ def _lengths(examples: Sequence[TaggedExample]) -> IntArray:
     return np.fromiter((len(example.places) for example in examples), np.int64, len(examples))
 
 
-def _json_words(text: str) -> list[Any] | None:
-    """The words of a JSON list of strings; None for any other text, such as one that begins with ``[1]``."""
+def _json_words(text: str) -> list[str] | None:
+    """The words of a JSON list of words; None for any other text, such as one that begins with ``[1]``."""
     if not text.lstrip().startswith("["):
         return None
     try:
         words = json.loads(text)
-    except (ValueError, RecursionError):
+        return words if all(isinstance(word, str) and word.encode() for word in words) else None
+    except (ValueError, RecursionError):  # no JSON, or half a character
         return None
-    return words if all(isinstance(word, str) for word in words) else None
 
 
 def _are_spans(counts: Counter[str], examples: Sequence[TaggedExample]) -> bool:
@@ -404,6 +404,6 @@ def _tell_irregular(examples: Sequence[TaggedExample]) -> None:
     if differ:
         words = sum(len(example.places) for example in examples)
         tell(
-            f"{examples[0].where.rpartition(':')[0]}: the tags are {scheme}, but {differ:,} of {words:,} are not "
+            f"{examples[0].where.rpartition(':')[0] or 'rows'}: the tags are {scheme}, but {differ:,} of {words:,} are not "
             f"what {scheme} has there; they are read as the CoNLL evaluation reads them"
         )
