@@ -14,7 +14,7 @@ from bertwright.data.question_windows import Context, encode_questions, slices
 from bertwright.data.squad import QuestionExample
 from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.tokenizer import Tokenizer
-from tiny_model import BAD, GOOD, PLAIN
+from tiny_model import BAD, GOOD, PLAIN, SPECIAL
 
 WORDS = [*GOOD, *BAD, *PLAIN, "goodx", "abc", "x-y", "…", "«the»"]
 texts = st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join)
@@ -24,6 +24,7 @@ def examples(*pairs: tuple[str, str]) -> list[QuestionExample]:
     return [QuestionExample(f"q {number}", *pair) for number, pair in enumerate(pairs)]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 60), st.data())
 def test_slices_cover_everything_and_share_what_they_should(length: int, room: int, data: st.DataObject) -> None:
     shared = data.draw(st.integers(0, room - 1))
@@ -133,3 +134,17 @@ def test_a_length_without_room_is_refused(tokenizer: Tokenizer) -> None:
         encode_questions(tokenizer, examples(("the", "cat")), max_length=4, stride=0, question_length=8)
     inputs = encode_questions(tokenizer, examples(("the cat", "cat was")), max_length=5, stride=0, question_length=8)
     assert inputs.table.lengths.tolist() == [5, 5]
+
+
+def test_chinese_answers_may_begin_and_end_at_any_character() -> None:
+    text = "战国无双3是由光荣Koei开发的。"
+    letters = [letter for c in "koei" for letter in (c, f"##{c}")]
+    chinese = Tokenizer.from_vocab([*SPECIAL, *dict.fromkeys(c for c in text if not c.isascii()), "3", *letters])
+    context = context_of(chinese, text)
+    assert chinese.unk_id not in context.ids_N
+    for answer in ("光荣", "荣", "国无双3", "3", "光荣koei", "。"):
+        begin = text.lower().index(answer)
+        tokens = context.tokens_of((begin, begin + len(answer)))
+        assert tokens is not None
+        assert text[context.begins_N[tokens[0]] : context.ends_N[tokens[1]]].lower() == answer
+    assert context.first_N.sum() == len(text) - len("oei")

@@ -113,7 +113,7 @@ def test_what_is_written_without_blanks() -> None:
     assert not is_unspaced("«»…")
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 4), st.integers(0, 1)), min_size=1, max_size=12))
 def test_the_best_threshold_is_best_of_all_and_gives_what_it_says(rows: list[tuple[int, int, int]]) -> None:
     margins, answered, declined = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
