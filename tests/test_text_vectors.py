@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from bertwright import BertwrightError, BertwrightWarning, TextEncoder
 from bertwright.data.examples import Example
 from bertwright.text_vectors import Kind
 from command_line import run
-from tiny_model import POSITIONS, rows, write_csv, write_jsonl
+from tiny_model import POSITIONS, rows, write_csv, write_jsonl, write_tiny_model, write_tsv
 
 TEXTS = ["the good film", "", "This DAY was very, very cruel and so was this cat!", "a", "the good film"]
 
@@ -304,3 +305,23 @@ def test_a_bad_row_of_a_file_leaves_no_half_a_file(tiny_dir: Path, tmp_path: Pat
     said = run("vectors", tiny_dir, "--input", data, "--out", tmp_path / "v.npy")
     assert said.error.startswith(f"{data}:2: no column 'text' for --text; did you mean 'texts'?")
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_the_example_finds_a_text_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tiny_model.POSITIONS", 256)
+    model = write_tiny_model(tmp_path / "model")
+    texts = [text for text, _ in rows(12)]
+    paragraphs = [{"context": text, "qas": [{"question": text}]} for text in dict.fromkeys(texts)]
+    (tmp_path / "squad.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    pairs = [(text, text if number % 2 else "cruel", str(number % 2)) for number, text in enumerate(texts)]
+    stsb = write_tsv(tmp_path / "stsb.tsv", pairs, ("sentence1", "sentence2", "score"))
+    example = Path(__file__).resolve().parents[1] / "examples" / "retrieval.py"
+    options = ["--squad", str(tmp_path / "squad.json"), "--stsb", str(stsb), "--model", str(model)]
+    monkeypatch.setattr("sys.argv", [str(example), *options])
+    runpy.run_path(str(example), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "recall@1 1.0000, recall@5 1.0000" in said
+    agreement = float(said.partition("score ")[2].partition(",")[0])
+    assert agreement > 0.8

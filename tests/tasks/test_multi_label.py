@@ -29,12 +29,13 @@ from bertwright.tasks import task_of
 from bertwright.tasks.multi_label import MultiLabel, sigmoid
 from bertwright.training.recipe import Recipe
 from command_line import run
-from tiny_model import BAD, GOOD, PLAIN, QUICK, write_csv, write_jsonl
+from tiny_model import BAD, GOOD, PLAIN, QUICK, write_csv, write_jsonl, write_tiny_model
 
 ABC = MultiLabel(("a", "b", "c"))
 QUIET = Console(quiet=True)
 SMALL = BertConfig(vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "multi_label.py"
+OWN_TEST = EXAMPLE.with_name("intent_words_test.jsonl")
 
 
 def inputs(*labels: str | None) -> Inputs:
@@ -308,6 +309,8 @@ def test_a_bad_line_ends_the_run_before_it_begins(tiny_dir: Path, tmp_path: Path
     assert said.error == f"{train}:3: the column 'bad' has 'often', where --labels wants 0 or 1"
     said = run("finetune", *options, "--train", train, "--labels", "good,bda")
     assert said.error.startswith(f"{train}:1: no column 'bda'; did you mean 'bad'?")
+    said = run("finetune", *options, "--train", train, "--labels", "good,bad", "--label", "tags")
+    assert said.error == "--label and --labels both say where the labels are: give one, and '' for the other"
     assert not list(tmp_path.glob("run*"))
 
 
@@ -327,7 +330,7 @@ def test_the_words_of_banking77s_intents(shared: Path, tiny_dir: Path, tmp_path:
         example["write_words"](shared / "textclass" / "banking77" / f"{split}.csv", tmp_path / f"{split}.jsonl")
     recipe = Recipe(label="labels")
     rows = {split: list(MultiLabel.read(tmp_path / f"{split}.jsonl", recipe, labelled=True)) for split in ("train", "test")}
-    own = list(MultiLabel.read(example["OWN_TEST"], recipe, labelled=True))
+    own = list(MultiLabel.read(OWN_TEST, recipe, labelled=True))
     task = MultiLabel.learn(rows["train"], recipe)
     assert (len(rows["train"]), len(rows["test"]), len(own), len(task.labels)) == (10003, 3080, 36, 110)
     assert task.targets(rows["test"]).sum() / 3080 == pytest.approx(3.273, abs=0.001)
@@ -335,3 +338,19 @@ def test_the_words_of_banking77s_intents(shared: Path, tiny_dir: Path, tmp_path:
     assert (own_targets.sum(1) == 0).sum() == 2
     card = task.labels.index("card")
     assert task.log_odds[card] == pytest.approx(math.log(3016 / (10003 - 3016)), abs=0.01)
+
+
+@pytest.mark.usefixtures("plotless")
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("tiny_model.POSITIONS", 128)
+    model = write_tiny_model(tmp_path / "model")
+    intents = {word for line in OWN_TEST.read_text().splitlines() for word in json.loads(line)["labels"]}
+    for split in ("train", "test"):
+        given = [(f"the {GOOD[number % 5]} film", intent) for number, intent in enumerate(sorted(intents))]
+        write_csv(tmp_path / f"{split}.csv", given, ("text", "category"))
+    arguments = [str(EXAMPLE), str(tmp_path), "--model", str(model), "--out", str(tmp_path / "run"), "--epochs", "1"]
+    monkeypatch.setattr("sys.argv", arguments)
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    said = capsys.readouterr().out
+    assert f"official test rows ({len(intents)}): F1, micro" in said
+    assert "own test rows (36): F1, micro" in said

@@ -59,6 +59,8 @@ class MultiLabel(Task):
         """Yield the examples of a file."""
         columns = columns_of(recipe, labelled=labelled)
         if labelled and recipe.labels:
+            if recipe.label != Recipe.label:
+                raise BertwrightError("--label and --labels both say where the labels are: give one, and '' for the other")
             columns = dataclasses.replace(columns, label=None, labels=recipe.labels)
         yield from read_labelled(path, columns, recipe.label_separator)
 

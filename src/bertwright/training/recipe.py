@@ -160,7 +160,6 @@ class Recipe(Options):
         no_table = "where no file is delimited text" if not any(is_delimited(path) for path in files) else ""
         validation = "beside --validation" if self.validation is not None else ""
         return {
-            "label": "beside --labels" if self.labels else "",
             "label_separator": "beside --labels" if self.labels else "",
             "head_size": "" if self.head_layers else "without --head-layers",
             "epochs": "beside --steps" if self.steps is not None else "",
