@@ -41,7 +41,8 @@ class MultipleChoice(Task):
     ARCHITECTURE = "BertForMultipleChoice"
     PIPELINE = "multiple-choice"
     METRICS: ClassVar = {"accuracy": "accuracy"}
-    OPTIONS = frozenset({"text", "endings", "label", "source", "r_drop"})
+    ASKED = ('"a text" --pair "an ending" --pair "another"', '["a text"], [["an ending", "another"]]')
+    OPTIONS = (Task.OPTIONS - {"pair"}) | {"endings", "r_drop"}
 
     @classmethod
     def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[ChoiceExample]:
