@@ -93,11 +93,24 @@ def test_divergences_are_the_mean_of_kl_both_ways(seed: int, rows: int) -> None:
     torch.testing.assert_close(classes_apart(first + 7, second - 3), expected, rtol=1e-9, atol=1e-9)
     yes, no = Bernoulli(logits=first), Bernoulli(logits=second)
     each = (kl_divergence(yes, no) + kl_divergence(no, yes)) / 2
-    torch.testing.assert_close(labels_apart(first, second), each.sum(-1), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(labels_apart(first, second), each.mean(-1), rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(values_apart(first, second), F.mse_loss(first, second, reduction="none").sum(-1))
     for apart in (classes_apart, labels_apart, values_apart):
         assert apart(first, first).tolist() == [0] * rows
         torch.testing.assert_close(apart(first, second), apart(second, first))
+
+
+def test_what_is_no_class_of_a_row_counts_for_nothing() -> None:
+    first, second = random_logits(2, 0), random_logits(2, 1)
+    absent = torch.tensor([[False, False, True], [False, True, False]])
+    padded = classes_apart(first.masked_fill(absent, -torch.inf), second.masked_fill(absent, -torch.inf))
+    alone = [classes_apart(first[i][~absent[i]][None], second[i][~absent[i]][None]) for i in (0, 1)]
+    torch.testing.assert_close(padded, torch.cat(alone))
+    torch.autograd.backward(padded.sum())
+    assert first.grad is not None
+    assert torch.isfinite(first.grad).all()
+    assert first.grad[absent].tolist() == [0, 0]
+    assert (first.grad[~absent] != 0).all()
 
 
 def test_outputs_in_half_precision_are_compared_in_float32() -> None:
