@@ -100,6 +100,19 @@ def test_divergences_are_the_mean_of_kl_both_ways(seed: int, rows: int) -> None:
         torch.testing.assert_close(apart(first, second), apart(second, first))
 
 
+def test_what_is_no_class_of_a_row_counts_for_nothing() -> None:
+    first, second = random_logits(2, 0), random_logits(2, 1)
+    absent = torch.tensor([[False, False, True], [False, True, False]])
+    padded = classes_apart(first.masked_fill(absent, -torch.inf), second.masked_fill(absent, -torch.inf))
+    alone = [classes_apart(first[i][~absent[i]][None], second[i][~absent[i]][None]) for i in (0, 1)]
+    torch.testing.assert_close(padded, torch.cat(alone))
+    torch.autograd.backward(padded.sum())
+    assert first.grad is not None
+    assert torch.isfinite(first.grad).all()
+    assert first.grad[absent].tolist() == [0, 0]
+    assert (first.grad[~absent] != 0).all()
+
+
 def test_outputs_in_half_precision_are_compared_in_float32() -> None:
     first, second = random_logits(4, 0).detach().bfloat16(), random_logits(4, 1).detach().bfloat16()
     for apart in (classes_apart, labels_apart, values_apart):

@@ -62,13 +62,17 @@ class TrainingLoss:
 
 
 def classes_apart(first_RC: Tensor, second_RC: Tensor) -> Tensor:
-    """Divergence_R of two outputs of which each row's softmax is a distribution: the mean of KL both ways."""
+    """Divergence_R of two outputs of which each row's softmax is a distribution: the mean of KL both ways.
+
+    What is at minus infinity in both is no class of its row.
+    """
     first_RC, second_RC = F.log_softmax(_fine(first_RC), -1), F.log_softmax(_fine(second_RC), -1)
-    return ((first_RC.exp() - second_RC.exp()) * (first_RC - second_RC)).sum(-1) / 2
+    difference_RC = (first_RC - second_RC).masked_fill(first_RC.isneginf() & second_RC.isneginf(), 0.0)
+    return ((first_RC.exp() - second_RC.exp()) * difference_RC).sum(-1) / 2
 
 
 def labels_apart(first_RC: Tensor, second_RC: Tensor) -> Tensor:
-    """Divergence_R of two outputs whose numbers' sigmoids are probabilities: the mean of KL both ways and of all numbers."""
+    """Divergence_R of two outputs of which each number's sigmoid is a probability: KL both ways, the mean over all."""
     first_RC, second_RC = _fine(first_RC), _fine(second_RC)
     return ((first_RC.sigmoid() - second_RC.sigmoid()) * (first_RC - second_RC)).mean(-1) / 2
 
