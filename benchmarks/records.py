@@ -27,6 +27,15 @@ def commit() -> str:
     return head.stdout.strip() + ("-modified" if changed.stdout.strip() else "")
 
 
+def held(name: str) -> dict[str, Any] | None:
+    """What ``results/NAME.json`` holds as results, or None where there is none yet."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return None
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return results
+
+
 def write(name: str, results: dict[str, Any]) -> Path:
     """Write ``results/NAME.json`` and return its path."""
     packages = ("torch", "transformers", "tokenizers", "numpy", "accelerate")
