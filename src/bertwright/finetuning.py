@@ -371,7 +371,9 @@ def _soup(
     if kept is None:
         return best, told
     model.load_state_dict(kept.weights)
-    return dataclasses.replace(best, model=model), told
+    made = dataclasses.replace(best, model=model)
+    made.tune(materials.validation.inputs)
+    return made, told
 
 
 def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed: int) -> dict[str, Any]:
