@@ -261,8 +261,10 @@ def _hidden(bert: Bert, batch: PackedBatch, layers: tuple[int, ...], *, firsts: 
             # The topmost layer computes only the rows that are read.
             hidden_TH = bert.encoder.layer[number - 1](hidden_TH, batch, rows if number == top else None, None)
         if number in layers:
-            whole = rows is None or (number == top and number > 0)
-            kept[number] = (hidden_TH if whole or rows is None else hidden_TH.index_select(0, rows.index_R)).float()
+            if rows is None or (number == top and number > 0):
+                kept[number] = hidden_TH.float()
+            else:
+                kept[number] = hidden_TH.index_select(0, rows.index_R).float()
     return [kept[number] for number in layers]
 
 
