@@ -72,21 +72,21 @@ def marked(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, int, int]]]:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_tags_of_any_scheme_mark_the_spans_that_seqeval_finds(scheme: str, data: st.DataObject) -> None:
     sentences = data.draw(any_tags(letters_of(scheme)))
     assert spans_of(sentences) == theirs(sentences)
 
 
 @given(any_tags("BIMELSUW"))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_so_do_tags_of_all_schemes_at_once(sentences: list[list[str]]) -> None:
     assert spans_of(sentences) == theirs(sentences)
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme not in ("IO", "IOE2")])
 @given(marked())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_what_is_written_in_a_scheme_is_read_again(scheme: str, given: tuple[list[int], list[tuple[int, int, int]]]) -> None:
     lengths, spans = given
     flat = write_tags(np.array(spans, dtype=np.int64).reshape(-1, 3), ("LOC", "PER"), lengths, scheme)

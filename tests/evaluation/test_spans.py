@@ -44,7 +44,7 @@ def compared(true: list[list[str]], predicted: list[list[str]]) -> tuple[Tagged,
 
 
 @given(tagged())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_scores_are_those_of_seqeval(pair: Pair) -> None:
     true_tagged, counts, types = compared(*pair)
     found = tagging_metrics(true_tagged, counts, types, SPAN_METRICS, "f1")
