@@ -59,8 +59,6 @@ class MultiLabel(Task):
         """Yield the examples of a file."""
         columns = columns_of(recipe, labelled=labelled)
         if labelled and recipe.labels:
-            if recipe.label != Recipe.label:
-                raise BertwrightError("--label and --labels both say where the labels are: give one, and '' for the other")
             columns = dataclasses.replace(columns, label=None, labels=recipe.labels)
         yield from read_labelled(path, columns, recipe.label_separator)
 
@@ -84,7 +82,13 @@ class MultiLabel(Task):
 
     @classmethod
     def learn(cls, examples: Sequence[LabelledText], recipe: Recipe) -> Self:
-        """Take the labels from ``--labels``, or those that training rows have: numbers, then names, in order."""
+        """Take the labels from ``--labels``, or those that training rows have: numbers, then names, in order.
+
+        Raises:
+            BertwrightError: both ``--label`` and ``--labels`` say where they are.
+        """
+        if recipe.labels and recipe.label != Recipe.label:
+            raise BertwrightError("--label and --labels both say where the labels are: give one of them")
         classes = recipe.labels or names.in_order(label for example in examples for label in example.labels or ())
         if not classes:
             raise BertwrightError(
