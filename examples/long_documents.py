@@ -1,6 +1,6 @@
 """Documents of thousands of tokens: which article of SQuAD is this part of? Once cut at 512 tokens, once in windows.
 
-    python examples/long_documents.py dev-v1.1.json --freeze encoder --epochs 40
+    python examples/long_documents.py dev-v1.1.json --words 1000 --freeze encoder --epochs 40
 
 The paragraphs of each article are joined to documents in the order in which they stand. The last document of an article
 is kept for the test, the one before it for validation, and the others are for training: no paragraph is on two sides.

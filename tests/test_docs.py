@@ -487,6 +487,21 @@ def test_example_frozen_features(
     assert len(re.findall(r"accuracy [01]\.\d\d\d", capsys.readouterr().out)) == 2
 
 
+def test_example_long_documents(
+    stand_ins: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    articles = [
+        {"title": title, "paragraphs": [{"context": f"the flight {word} " * 8}] * 5}
+        for title, word in (("A", "birds"), ("B", "boys"), ("C", "cats"))
+    ]
+    (stand_ins / "squad.json").write_text(json.dumps({"data": articles}))
+    options = ["--words", "20", "--max-length", "32", "--stride", "4", "--epochs", "1", "--out", "runs/long"]
+    with pytest.warns(bertwright.BertwrightWarning, match="were cut"):
+        run_example(ROOT / "examples" / "long_documents.py", ["squad.json", *options], monkeypatch)
+    said = capsys.readouterr().out
+    assert re.findall(r"(\w+): accuracy [01]\.\d+ on 3 documents, 9 to train on", said) == ["cut", "windows"]
+
+
 @pytest.mark.shared_data
 def test_example_chinese(shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     vocabulary = shared / "vocab" / "bert-base-chinese" / "vocab.txt"

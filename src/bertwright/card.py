@@ -49,9 +49,9 @@ def model_card(model: Predictor, origin: str, metrics: dict[str, Any]) -> str:
     lines += [
         "## How to use it",
         "",
-        '    bertwright predict THIS_DIRECTORY "a text"',
+        f"    bertwright predict THIS_DIRECTORY {task.ASKED[0]}",
         "",
-        'or in Python: `bertwright.load("THIS_DIRECTORY").predict(["a text"])`.',
+        f'or in Python: `bertwright.load("THIS_DIRECTORY").predict({task.ASKED[1]})`.',
         "",
         "## How to make it again",
         "",

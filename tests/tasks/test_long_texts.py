@@ -50,7 +50,7 @@ def test_a_text_counts_once_in_training_and_is_judged_by_the_mean_of_its_windows
     loss = AB.loss(inputs, weights_C)
     assert len(loss.weight_U) == len(AB.units(inputs)) - 1 == sum(counts)
     targets = ["abc".index(label) for label in labels]
-    split = torch.from_numpy(logits_WC).split(counts)
+    split = torch.split(torch.from_numpy(logits_WC), counts)
     means = [F.cross_entropy(part, torch.tensor([t] * len(part))).item() for part, t in zip(split, targets, strict=True)]
     expected = np.average(means, weights=weights_C[targets])
     assert mean_loss(loss, logits_WC) == pytest.approx(expected)

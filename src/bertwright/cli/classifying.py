@@ -16,6 +16,7 @@ import bertwright
 from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, flags_of, note, writing
 from bertwright.errors import BertwrightError
 from bertwright.interrupts import Stopped
+from bertwright.training.options import flag
 from bertwright.training.recipe import Recipe, preset
 
 if TYPE_CHECKING:
@@ -208,9 +209,7 @@ def predict(
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
     given = _given_columns(columns, endings, text=text, delimiter=delimiter, quoting=quoting)
     if given and input is None:
-        raise BertwrightError(
-            "--text, --columns, --endings, --delimiter and --quoting say how to read a file: give it with --input"
-        )
+        raise BertwrightError(f"{flag(next(iter(given)))} says how to read a file: give it with --input")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if input is not None:
         if pair:

@@ -40,7 +40,8 @@ class MultipleChoice(Task):
     ARCHITECTURE = "BertForMultipleChoice"
     PIPELINE = "multiple-choice"
     METRICS: ClassVar = {"accuracy": "accuracy"}
-    OPTIONS = frozenset({"text", "endings", "label", "source"})
+    ASKED = ('"a text" --pair "an ending" --pair "another"', '["a text"], [["an ending", "another"]]')
+    OPTIONS = (Task.OPTIONS - {"pair"}) | {"endings"}
 
     @classmethod
     def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[ChoiceExample]:

@@ -51,6 +51,7 @@ class Task:
     ARCHITECTURE: ClassVar[str]  # what transformers calls the model
     PIPELINE: ClassVar[str]  # what model hubs call the task
     METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
+    ASKED: ClassVar[tuple[str, str]] = ('"a text"', '["a text"]')  # what predict takes, as a shell and as Python has it
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}  # options of a recipe whose default is another for this task
     OPTIONS: ClassVar[frozenset[str]] = frozenset({"text", "pair", "label", "source"})  # of those that not all tasks read
 

@@ -110,7 +110,7 @@ class Recipe(Options):
 
 
 # The options that say how a file of examples is to be read.
-READING = ("text", "pair", "endings", "label", "source", "columns", "delimiter", "quoting")
+READING = ("text", "pair", "label", "source", "columns", "delimiter", "quoting", "endings")
 
 
 def preset(name: str) -> dict[str, Any]:
