@@ -491,11 +491,11 @@ def test_example_long_documents(
     stand_ins: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     articles = [
-        {"title": title, "paragraphs": [{"context": f"the flight {word} " * 8}] * 5}
+        {"title": title, "paragraphs": [{"context": f"the flight {word} " * 8}] * 10}
         for title, word in (("A", "birds"), ("B", "boys"), ("C", "cats"))
     ]
     (stand_ins / "squad.json").write_text(json.dumps({"data": articles}))
-    options = ["--words", "20", "--max-length", "32", "--stride", "4", "--epochs", "1", "--out", "runs/long"]
+    options = ["--words", "40", "--max-length", "32", "--stride", "4", "--epochs", "1", "--out", "runs/long"]
     with pytest.warns(bertwright.BertwrightWarning, match="were cut"):
         run_example(ROOT / "examples" / "long_documents.py", ["squad.json", *options], monkeypatch)
     said = capsys.readouterr().out
