@@ -59,10 +59,12 @@ def test_swags_own_csv(tmp_path: Path, ending: str, numbered: bool) -> None:
 
 
 def test_swags_test_file_has_no_answers(tmp_path: Path) -> None:
-    path = swag(tmp_path / "test.csv", [SWAG_ROW[:-1]], SWAG[:-1])
+    path = swag(tmp_path / "test.csv", [["0", *SWAG_ROW[:-1]]], ["", *SWAG[:-1]])
     (example,) = read(path, label=None)
     assert example.label is None
-    with pytest.raises(BertwrightError, match=r"test.csv:2: no column 'label' for --label"):
+    with pytest.raises(
+        BertwrightError, match=r"test.csv:2: no column 'label' for --label \(columns: , video-id, .*, ending3\)$"
+    ):
         read(path)
 
 

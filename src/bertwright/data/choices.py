@@ -104,8 +104,7 @@ def _codah(cells: list[str], columns: Columns, where: str) -> ChoiceExample:
 def _answer_as_number(row: Mapping[str, Any], columns: Columns) -> Mapping[str, Any]:
     """In a table, where all is text, a number is that of an ending, even where an ending is a number too."""
     name = _answer_column(row, columns)
-    value = row.get(name or "")
-    return row if value is None or not value.strip().isdecimal() else {**row, str(name): int(value)}
+    return {**row, name: int(row[name])} if name is not None and row[name].strip().isdecimal() else row
 
 
 def _answer_column(row: Mapping[str, Any], columns: Columns) -> str | None:

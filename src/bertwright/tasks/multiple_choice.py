@@ -42,7 +42,7 @@ class MultipleChoice(Task):
     PIPELINE = "multiple-choice"
     METRICS: ClassVar = {"accuracy": "accuracy"}
     ASKED = ('"a text" --pair "an ending" --pair "another"', '["a text"], [["an ending", "another"]]')
-    OPTIONS = (Task.OPTIONS - {"pair"}) | {"endings", "r_drop"}
+    OPTIONS = (Task.OPTIONS - {"pair", "label_names"}) | {"endings", "r_drop"}
 
     @classmethod
     def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[ChoiceExample]:
