@@ -27,6 +27,20 @@ def commit() -> str:
     return head.stdout.strip() + ("-modified" if changed.stdout.strip() else "")
 
 
+def _shown(argument: str) -> str:
+    """An argument as a reader needs it: of a path into this machine, its name."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
+
+
+def held(name: str) -> dict[str, Any] | None:
+    """What ``results/NAME.json`` holds as results, or None where there is none yet."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return None
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return results
+
+
 def write(name: str, results: dict[str, Any]) -> Path:
     """Write ``results/NAME.json`` and return its path."""
     packages = ("torch", "transformers", "tokenizers", "numpy", "accelerate")
@@ -37,7 +51,7 @@ def write(name: str, results: dict[str, Any]) -> Path:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     record = {
-        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *map(_shown, sys.argv[1:])]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": {"python": platform.python_version(), **versions},

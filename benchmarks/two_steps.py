@@ -4,11 +4,16 @@
 
 The tasks are CoLA, RTE and banking77, five seeds each. Learning rates are chosen on validation rows, for each task and
 each start apart, so that random weights are not judged at a rate that suits pretrained ones.
+
+A result file for each task is written after each start, and what it holds is not done again; `--pretrained` takes a model
+that an earlier run kept with `--keep`, or that `bertwright pretrain` made, in the place of the first step.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +25,7 @@ from bertwright.finetuning import finetune
 from bertwright.preparation.prepare import prepare
 from bertwright.preparation.vocabulary import train_vocabulary
 from bertwright.pretraining.run import pretrain
+from bertwright.training.pretraining_recipe import PretrainingRecipe
 
 QUIET = Console(quiet=True)
 
@@ -45,6 +51,7 @@ def fine_tuned(task: str, start: dict[str, Any], arguments: argparse.Namespace, 
     setting = TASKS[task]
     paths = {name: str(arguments.data / setting[name]) for name in ("train", "test")}
     options = setting | paths | start | {"epochs": arguments.epochs, "threads": arguments.threads, "overwrite": True}
+    options |= {"dropout": 0.1}  # a model that was pretrained without it would have none, and random weights some
     tried = {}
     for rate in arguments.rates:
         run = finetune(options, learning_rate=rate, out=folder / "tried", console=QUIET)
@@ -59,6 +66,18 @@ def fine_tuned(task: str, start: dict[str, Any], arguments: argparse.Namespace, 
     return {"metric": setting["metric"], "validation_by_rate": tried, "rate": best, "seeds": scores, "over_seeds": over}
 
 
+def first_step(arguments: argparse.Namespace, folder: Path, model: Path, console: Console) -> None:
+    """Learn a vocabulary, prepare the text, pretrain."""
+    texts = [arguments.data / text for text in arguments.text]
+    train_vocabulary(texts, size=arguments.vocab_size, out=folder / "vocab", console=console)
+    prepare(texts, folder / "vocab", folder / "tokens", console=console)
+    pretrain(
+        folder / "tokens", config=arguments.config, max_time=arguments.max_time, threads=arguments.threads, dropout=0.0,
+        optimizer=arguments.optimizer, learning_rate=arguments.learning_rate, batch_tokens=arguments.batch_tokens,
+        warmup=0.1, out=str(model), overwrite=True, console=console,
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path)
@@ -66,41 +85,44 @@ def main() -> None:
     parser.add_argument("--config", default="mini")
     parser.add_argument("--vocab-size", type=int, default=16000)
     parser.add_argument("--max-time", default="60m")
+    parser.add_argument("--optimizer", default="muon")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--batch-tokens", default="4096")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="keep the pretrained model here")
+    parser.add_argument("--pretrained", type=Path, help="fine-tune this model instead of making one")
     arguments = parser.parse_args()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        texts = [arguments.data / text for text in arguments.text]
-        train_vocabulary(texts, size=arguments.vocab_size, out=folder / "vocab", console=console)
-        prepare(texts, folder / "vocab", folder / "tokens", console=console)
-        model = arguments.keep or folder / "model"
-        made = pretrain(
-            folder / "tokens", config=arguments.config, max_time=arguments.max_time, threads=arguments.threads,
-            dropout=0.0, out=str(model), overwrite=True, console=console,
-        )  # fmt: skip
-        assert made is not None
-        results: dict[str, Any] = {"pretraining": made.metrics, "tasks": {}}
+        model = arguments.pretrained or arguments.keep or folder / "model"
+        if arguments.pretrained is None:
+            first_step(arguments, folder, model, console)
+        made = PretrainingRecipe.of(PretrainingRecipe.read(model / PretrainingRecipe.FILE))
+        metrics = json.loads((model / "metrics.json").read_text(encoding="utf-8"))
+        recipe = {name: value for name, value in dataclasses.asdict(made).items() if name not in ("corpus", "out")}
+        pretraining = {"recipe": recipe, "metrics": metrics}
         starts = {
             "pretrained": {"model": str(model)},
-            "random": {"config": arguments.config, "tokenizer": str(folder / "vocab")},
+            "random": {"config": arguments.config, "tokenizer": str(model)},
         }
+        setting = {name: str(value) for name, value in vars(arguments).items() if name not in ("data", "keep", "pretrained")}
         for task in arguments.tasks:
-            results["tasks"][task] = {}
+            name = f"two_steps_{task.lower()}"
+            held = records.held(name)
+            of_task = held["starts"] if held and held["pretraining"]["metrics"] == metrics else {}
             for start, options in starts.items():
-                one = fine_tuned(task, options, arguments, folder)
-                results["tasks"][task][start] = one
-                test = one["over_seeds"]["test"]
-                print(
-                    f"{task:10} {start:10} {one['metric']} {test['mean']:.3f} ± {test['standard_deviation']:.3f}", flush=True
-                )
-    setting = {name: value for name, value in vars(arguments).items() if name not in ("data", "keep")}
-    print(records.write("two_steps", {"setting": setting, **results}))
+                if start in of_task:
+                    continue
+                of_task[start] = fine_tuned(task, options, arguments, folder)
+                test = of_task[start]["over_seeds"]["test"]
+                score = f"{test['mean']:.3f} ± {test['standard_deviation']:.3f}"
+                print(f"{task:10} {start:10} {of_task[start]['metric']} {score}", flush=True)
+                records.write(name, {"setting": setting, "pretraining": pretraining, "starts": of_task})
 
 
 if __name__ == "__main__":

@@ -98,8 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._refuse(status)
         if path.startswith("/content/"):
             return self._content(path)
-        match = re.fullmatch(r"/api/models/(.+?)(?:/(revision|tree)/([^/]+))?", path)
-        match = match or re.fullmatch(r"/(.+?)/(resolve)/([^/]+)/(.+)", path)
+        match = re.fullmatch(r"/api/(?:models|datasets)/(.+?)(?:/(revision|tree)/([^/]+)(?:/(.*))?)?", path)
+        match = match or re.fullmatch(r"/(?:datasets/)?(.+?)/(resolve)/([^/]+)/(.+)", path)
         if match is None:
             return self._refuse(404)
         repo_id, kind, revision = match[1], match[2], unquote(match[3] or "main")
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "resolve":
             return self._resolve(repo_id, commit, unquote(match[4]), files)
         if kind == "tree":
-            return self._json([_tree_entry(name, data) for name, data in files.items()])
+            return self._json(_tree(files, match[4] or "", deep="recursive=true" in self.path.lower()))
         siblings = [{"rfilename": name} for name in files]
         return self._json({"id": repo_id, "sha": commit, "siblings": siblings, "private": False, "tags": []})
 
@@ -164,6 +164,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body if cut is None else body[:cut])
             self.close_connection = self.close_connection or cut is not None
+
+
+def _tree(files: Mapping[str, bytes], folder: str, *, deep: bool) -> list[dict[str, Any]]:
+    """What lies in a folder: its files, and either its folders or, ``deep``, all that lies in those."""
+    prefix = folder and f"{folder}/"
+    inside = {name: data for name, data in files.items() if name.startswith(prefix)}
+    folders = {prefix + name.removeprefix(prefix).split("/")[0] for name in inside if "/" in name.removeprefix(prefix)}
+    shown = [_tree_entry(name, data) for name, data in inside.items() if deep or "/" not in name.removeprefix(prefix)]
+    return shown + [{"type": "directory", "path": path, "oid": "0" * 40} for path in sorted(folders)]
 
 
 def _tree_entry(name: str, data: bytes) -> dict[str, Any]:

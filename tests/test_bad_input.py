@@ -84,7 +84,7 @@ def test_a_missing_file(refused: Refused, train: Path, tmp_path: Path, option: s
 
 
 def test_no_training_file_and_no_place(refused: Refused, train: Path) -> None:
-    assert refused() == "--train is missing: name the file with the training rows"
+    assert refused() == "--train is missing: name the file with the training rows, or a known data set"
     assert run("finetune", "--train", train).error.startswith("--out is missing: name the directory")
 
 

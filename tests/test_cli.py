@@ -88,7 +88,7 @@ def test_finetune_has_a_flag_for_every_option_with_its_default_in_plain_words() 
         (["predict", "m", "a", "--input", "f"], "give texts, or - for standard input, or --input FILE: one of them"),
         (["predict", "m", "-", "a"], "give texts, or - for standard input, or --input FILE: one of them"),
         (["predict", "m", "a", "--format", "xml"], "--format is 'xml'; use jsonl or csv"),
-        (["predict", "m", "a", "--text", "x"], "--text, --columns, --delimiter and --quoting say how to read a file: .*"),
+        (["predict", "m", "a", "--text", "x"], "--text says how to read a file: give it with --input"),
         (["evaluate", "owner/name", "f.tsv"], "owner/name is no directory to write the evaluation into; name another .*"),
     ],
 )

@@ -28,6 +28,7 @@ import bertwright
 from bertwright import checkpoint, hub
 from bertwright.cli import app
 from bertwright.data import acceptability
+from bertwright.data.catalog import KNOWN
 from bertwright.describe import token_tables
 from bertwright.model import Bert, BertConfig
 from bertwright.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -262,6 +263,20 @@ def test_aliases_are_those_of_the_table() -> None:
             assert target.requirement.startswith(target.module.replace("_", "-") + "==")
 
 
+def test_known_data_sets_are_those_of_the_table() -> None:
+    documented = {row[0].strip("`"): row[1:] for row in table_rows(section("docs/known-data.md", "The table"))[1:]}
+    assert documented.keys() == KNOWN.keys()
+    for name, known in KNOWN.items():
+        task, rows, metric, on_hub, files = documented[name]
+        assert (task, rows) == (known.task, "{:,} / {:,}".format(*known.rows))
+        assert metric.strip("`") == known.settings.get("metric", "the task's first")
+        assert known.hub is not None
+        assert known.hub.name in on_hub
+        for part in (part for layout in known.layouts for part in layout.parts.all()):
+            assert f"`{part}`" in files
+        assert f"- `{name}`: {known.source}\n" in page("docs/known-data.md")
+
+
 def test_the_chapters_preset_is_shown_as_it_is() -> None:
     shown = [block for block in blocks("docs/bert-chapter.md") if block.language == "toml"]
     assert [tomllib.loads(block.text) for block in shown] == [preset("book")]
@@ -485,6 +500,21 @@ def test_example_frozen_features(
     monkeypatch.setattr(acceptability, "generate", lambda: few)
     run_example(ROOT / "examples" / "frozen_features.py", ["--head", "runs/head", "--epochs", "2"], monkeypatch)
     assert len(re.findall(r"accuracy [01]\.\d\d\d", capsys.readouterr().out)) == 2
+
+
+def test_example_long_documents(
+    stand_ins: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    articles = [
+        {"title": title, "paragraphs": [{"context": f"the flight {word} " * 8}] * 10}
+        for title, word in (("A", "birds"), ("B", "boys"), ("C", "cats"))
+    ]
+    (stand_ins / "squad.json").write_text(json.dumps({"data": articles}))
+    options = ["--words", "40", "--max-length", "32", "--stride", "4", "--epochs", "1", "--out", "runs/long"]
+    with pytest.warns(bertwright.BertwrightWarning, match="were cut"):
+        run_example(ROOT / "examples" / "long_documents.py", ["squad.json", *options], monkeypatch)
+    said = capsys.readouterr().out
+    assert re.findall(r"(\w+): accuracy [01]\.\d+ on 3 documents, 9 to train on", said) == ["cut", "windows"]
 
 
 @pytest.mark.shared_data

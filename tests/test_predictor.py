@@ -192,7 +192,7 @@ def test_nothing_to_answer(model: Predictor) -> None:
         (lambda m: m.predict(["\ud800"]), "text 0 has the lone surrogate U+D800"),
         (
             lambda m: m.evaluate("f.tsv", txt="a"),
-            "no option 'txt' says how to read a file (known: text, pair, label, ",
+            "no option 'txt' says how to read a file (known: text, pair, endings, label, ",
         ),
         (
             lambda m: m.evaluate([Example("a", "w", label="1")], text="a"),

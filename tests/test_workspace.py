@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import signal
 import threading
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 
 import bertwright
-from bertwright import BertwrightError, BertwrightWarning, Run, finetune, finetuning
+from bertwright import BertwrightError, BertwrightWarning, Run, finetune, finetuning, workspace
 from bertwright.training import observers
 from bertwright.training.observers import read_history
 from bertwright.training.recipe import Recipe
@@ -190,6 +191,44 @@ def test_in_a_thread_which_may_not_handle_signals_training_works_too(fit: Fit, u
     thread.start()
     thread.join()
     assert model_bytes(runs[0].out) == undisturbed()
+
+
+# ------------------------------------------------------------------------------------------------------- two at one time
+
+
+def test_a_second_process_is_kept_out_of_a_run(
+    fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path
+) -> None:
+    told = []
+
+    def others() -> None:
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(BertwrightError) as caught:
+                fit(**options)
+            told.append(str(caught.value))
+
+    for step in (3, 9):  # before and after the first state
+        at_step(step, others)
+        fit(overwrite=True)
+        assert model_bytes(tmp_path / "run") == undisturbed()
+    line = f"{tmp_path / 'run.training'}: another process works on this run; let it end, or choose another --out"
+    assert told == [line] * 4
+
+
+@pytest.mark.parametrize("without", ["system", "file system"])
+def test_without_locks_nobody_is_kept_out(
+    fit: Fit, undisturbed: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    if without == "system":
+        monkeypatch.setattr(workspace, "fcntl", None)
+    else:
+        monkeypatch.setattr("fcntl.flock", refuse)
+    fit()
+    assert model_bytes(tmp_path / "run") == undisturbed()
+    assert not (tmp_path / "run.training").exists()
 
 
 # ----------------------------------------------------------------------------------------------------------- broken off

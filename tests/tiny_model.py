@@ -106,8 +106,11 @@ def no_plots() -> Iterator[None]:
         "bertwright.finetuning": ["plot_training"],
         "bertwright.pretraining.run": ["plot_training"],
         "bertwright.tasks.classification": ["plot_confusion", "plot_reliability", "plot_matthews_per_batch"],
+        "bertwright.tasks.question_answering": ["plot_answers"],
+        "bertwright.tasks.multiple_choice": ["plot_choices", "plot_reliability"],
         "bertwright.tasks.multi_label": ["plot_label_scores"],
         "bertwright.tasks.regression": ["plot_predicted"],
+        "bertwright.tasks.tagging": ["plot_types"],
     }
     with pytest.MonkeyPatch.context() as patch:
         for module, names in places.items():

@@ -59,7 +59,7 @@ class Group:
     C: int
     tokens: Places
     rows: Places
-    empty_N11L: Tensor | None
+    bias_N11L: Tensor | None  # what is added to scores: 0, and minus infinity at empty places; None where there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,8 @@ def _groups(lengths: tuple[int, ...], counts: tuple[int, ...]) -> tuple[Group, .
     t = r = 0
     for first, end in zip(cuts, [*cuts[1:], len(lengths)], strict=True):
         own, rows = lengths[first:end], counts[first:end]
-        empty_NL = torch.arange(max(own)) >= torch.tensor(own)[:, None]
+        bias_NL = torch.zeros(len(own), max(own))
+        bias_NL[torch.arange(max(own)) >= torch.tensor(own)[:, None]] = -torch.inf
         groups.append(
             Group(
                 N=len(own),
@@ -132,7 +133,7 @@ def _groups(lengths: tuple[int, ...], counts: tuple[int, ...]) -> tuple[Group, .
                 C=max(rows),
                 tokens=Places.of(t, own),
                 rows=Places.of(r, rows),
-                empty_N11L=empty_NL[:, None, None, :] if min(own) < max(own) else None,
+                bias_N11L=bias_NL[:, None, None, :] if min(own) < max(own) else None,
             )
         )
         t, r = t + sum(own), r + sum(rows)
@@ -147,7 +148,7 @@ class _PackedAttention(torch.autograd.Function):
     for the backward pass; those of long ones are computed again, which keeps memory linear in T.
     """
 
-    KEEP_UP_TO = 128  # tokens of a sequence; kept weights cost A * L floats a token
+    KEEP_UP_TO = 256  # tokens of a sequence; kept weights cost A * L floats a token
 
     @staticmethod
     def forward(
@@ -167,7 +168,7 @@ class _PackedAttention(torch.autograd.Function):
             if dropout > 0 and noise is not None:
                 mask = noise.mask((N, A, C, L), dropout).to(qkv_T3AD.dtype)
             if mask is None and not keep:
-                allowed = None if group.empty_N11L is None else ~group.empty_N11L
+                allowed = None if group.bias_N11L is None else group.bias_N11L == 0
                 out_NACD = F.scaled_dot_product_attention(q_NACD, k_NALD, v_NALD, attn_mask=allowed)
             else:
                 if training:  # contiguous once, so that none of the products here and in backward copies its operands
@@ -230,8 +231,8 @@ def _heads(qkv_T3AD: Tensor, q_RAD: Tensor | None, group: Group) -> tuple[Tensor
 def _weights(q_NACD: Tensor, k_NALD: Tensor, group: Group) -> Tensor:
     """Return the attention weights p_NACL, 0 at empty places."""
     scores_NACL = torch.matmul(q_NACD, k_NALD.transpose(2, 3)).mul_(k_NALD.shape[-1] ** -0.5)
-    if group.empty_N11L is not None:
-        scores_NACL.masked_fill_(group.empty_N11L, -torch.inf)
+    if group.bias_N11L is not None:  # adding is several times quicker than filling by a mask
+        scores_NACL.add_(group.bias_N11L)
     return torch.softmax(scores_NACL, -1)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bertwright.evaluation.report import measured_splits
+
 if TYPE_CHECKING:
     from bertwright.model import BertConfig
     from bertwright.predictor import Predictor
@@ -26,22 +28,26 @@ def model_card(model: Predictor, origin: str, metrics: dict[str, Any]) -> str:
         "",
         f"A BERT of {config.num_hidden_layers} layers, {config.hidden_size} wide, fine-tuned from `{origin}` for "
         f"{model.recipe.task}: {task.SUMMARY}" + (f"; {len(model.labels)} labels: {labels}." if labels else "."),
+        *(["", f"The data: {named} (`{model.recipe.train}`)."] if (named := model.recipe.dataset) else []),
         "",
         "## How good it is",
         "",
         f"| split | examples | {' | '.join(titles.values())} |",
         "| --- | --- |" + " --- |" * len(titles),
     ]
-    for split in ("validation", "test"):
-        if split in metrics:
-            scores = " | ".join(f"{metrics[split][name]:.4f}" for name in titles)
-            lines.append(f"| {split} | {metrics[split]['examples']:,} | {scores} |")
+    for split, measured in measured_splits(metrics).items():
+        scores = " | ".join(f"{measured[name]:.4f}" for name in titles)
+        lines.append(f"| {split} | {measured['examples']:,} | {scores} |")
     lines += [
         "",
         f"The epoch (and, of several seeds, the seed) was chosen by {metrics['chosen_by']}; the validation figures are "
         "therefore a little flattering.",
         "",
     ]
+    if (kind := metrics.get("soup", {}).get("kept")) is not None:
+        made = next(one for one in metrics["soup"]["tried"] if one["kind"] == kind)
+        seeds = ", ".join(map(str, made["seeds"]))
+        lines += [f"Its weights are the mean of those that the seeds {seeds} ended with, chosen by the same validation.", ""]
     if metrics["interrupted"]:
         lines += ["**The run was interrupted: this is its best state so far.**", ""]
     if len(model.model.head):
@@ -49,9 +55,9 @@ def model_card(model: Predictor, origin: str, metrics: dict[str, Any]) -> str:
     lines += [
         "## How to use it",
         "",
-        '    bertwright predict THIS_DIRECTORY "a text"',
+        f"    bertwright predict THIS_DIRECTORY {task.ASKED[0]}",
         "",
-        'or in Python: `bertwright.load("THIS_DIRECTORY").predict(["a text"])`.',
+        f'or in Python: `bertwright.load("THIS_DIRECTORY").predict({task.ASKED[1]})`.',
         "",
         "## How to make it again",
         "",

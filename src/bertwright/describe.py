@@ -6,13 +6,17 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from bertwright import checkpoint
+from bertwright.data.catalog import KNOWN
 from bertwright.errors import BertwrightError
+from bertwright.evaluation.report import measured_splits
 from bertwright.model import BertConfig
+from bertwright.tasks import TASKS, task_class
 from bertwright.tokenizer import Encoded, Tokenizer, padded
 from bertwright.training.recipe import Recipe
 
@@ -49,13 +53,43 @@ def model_table(source: str) -> Table:
         metrics_file = held.directory / "metrics.json"
         if metrics_file.exists():
             metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-            for split in ("validation", "test"):
-                if split in metrics:
-                    headline = metrics[split]["headline"]
-                    low, high = headline["interval_95"]
-                    row(split, f"{headline['metric']} {headline['value']:.4f} (95% interval {low:.4f} to {high:.4f})")
+            for split, measured in measured_splits(metrics).items():
+                headline = measured["headline"]
+                low, high = headline["interval_95"]
+                row(split, f"{headline['metric']} {headline['value']:.4f} (95% interval {low:.4f} to {high:.4f})")
             if metrics.get("interrupted"):
                 row("note", "the run was interrupted: this is its best state so far")
+    return table
+
+
+def tasks_table() -> Table:
+    """What can be learned: each task's name, what it gives, and what measures it; the first measure is the default."""
+    table = Table(title="Tasks", title_justify="left", width=80, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("--task", no_wrap=True, style="bold")
+    table.add_column("what is learned")
+    table.add_column("measured by")
+    for name in TASKS:
+        kind = task_class(name)
+        table.add_row(name, Text(kind.SUMMARY), Text(", ".join(kind.METRICS.values())))
+    return table
+
+
+def known_table() -> Table:
+    """The data sets that are known by name: task, rows to learn from and to judge by, and what picks the best epoch."""
+    table = Table(
+        title="Known data sets", title_justify="left", width=80, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
+    table.add_column("name", no_wrap=True, style="bold")
+    table.add_column("task", no_wrap=True)
+    table.add_column("train", justify="right")
+    table.add_column("test", justify="right")
+    table.add_column("metric")
+    for name, known in KNOWN.items():
+        metric = known.settings.get("metric")
+        titles = task_class(known.task).METRICS if known.task in TASKS else {}
+        metric = metric or next(iter(titles), "")
+        train, test = known.rows
+        table.add_row(name, known.task, f"{train:,}", f"{test:,}", titles.get(metric, metric))
     return table
 
 

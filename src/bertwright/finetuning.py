@@ -5,6 +5,7 @@ While a run is unfinished, everything lies in ``<out>.training``; ``<out>`` appe
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -12,6 +13,7 @@ import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from rich.console import Console
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from bertwright import atomic, card, inference
+from bertwright import atomic, card, inference, soup
+from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
 from bertwright.data.packing import spans
 from bertwright.errors import BertwrightError, tell
@@ -30,21 +33,24 @@ from bertwright.evaluation.files import write_evaluation
 from bertwright.evaluation.plots import plot_training
 from bertwright.interrupts import Stopped, Stopping, stop_on_signal
 from bertwright.machine import Machine
+from bertwright.merging import merged, with_rows
 from bertwright.model import Headed
 from bertwright.noise import Noise
 from bertwright.predictor import Evaluation, Predictor, chosen_metric, mean_loss
 from bertwright.starting_point import StartingPoint, frozen_parts, starting_point
 from bertwright.tasks import options_of_tasks, task_class
+from bertwright.tasks.regularisation import TrainingLoss
 from bertwright.tasks.task import Task
 from bertwright.telling import Say, teller
 from bertwright.training import vocabulary
 from bertwright.training.epochs import Epochs, RowObjective, Rows
 from bertwright.training.loop import Observer, Outcome, Plan, train
 from bertwright.training.observers import History, Observers, ProgressBar, TensorBoard, read_history
-from bertwright.training.optimizer import Optimizer
+from bertwright.training.optimizer import Optimizer, layer_rate
 from bertwright.training.recipe import Recipe
 from bertwright.workspace import FINISHED, Workspace
 
+_BEST = "best.safetensors"  # of a finished seed, in its folder
 _FEATURES_AT_MOST = 2 << 30  # bytes of what a frozen encoder gives, kept so that it is computed once
 
 FloatArray = npt.NDArray[np.float64]
@@ -84,7 +90,11 @@ class Materials:
     metric: str
     train: Split
     validation: Split
-    test: Split | None
+    tests: tuple[Split, ...]
+
+    def score(self, validation: Mapping[str, float]) -> float:
+        """How good a model is by its validation: the higher, the better."""
+        return -validation["loss"] if self.metric == "loss" else validation[self.metric]
 
 
 def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Console | None = None, **options: Any) -> Run:
@@ -94,40 +104,48 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
         recipe: options to begin with, such as another run's; keywords win over it.
         console: where to report; default: standard error. ``Console(quiet=True)`` says nothing.
         options: any field of :class:`~bertwright.training.recipe.Recipe`: ``model``, ``train``, ``text``, ``label``,
-            ``test``, ``out``, ``learning_rate``, ….
+            ``test``, ``out``, ``learning_rate``, …, or ``dataset``, and perhaps ``data``, for a known data set.
 
     Raises:
         BertwrightError: anything that a user can mend. Nothing half-written stays at ``out``.
     """
-    begin = dataclasses.asdict(recipe) if isinstance(recipe, Recipe) else dict(recipe or {})
-    defaults = task_class(Recipe.of(begin, options).task).DEFAULTS
-    chosen = Recipe.of(defaults, begin, options)
+    gathered = merged(recipe, options)
+    chosen = gathered.recipe
     if chosen.config is not None and ("model" in options or chosen.model != Recipe.model):
         raise BertwrightError("--model starts from a checkpoint, --config from random weights: give one of them")
     console = console or Console(stderr=True)
+    say = teller(console)
     place = Workspace.claim(chosen)
     if chosen.resume:
-        chosen = place.resumed(Recipe, begin | options)
+        chosen = place.resumed(Recipe, gathered.given)
+    if gathered.about is not None:
+        say(gathered.about)
+    chosen = with_rows(chosen, say)
     kind = task_class(chosen.task)
     for message in chosen.without_effect(options_of_tasks() - kind.OPTIONS):
         tell(message)
     machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
-    materials = _prepare(chosen, machine, teller(console))
-    with stop_on_signal(teller(console)) as stopping, place.guarded():
+    materials = _prepare(chosen, machine, say)
+    with stop_on_signal(say) as stopping, place.guarded():
         place.begin(chosen, _as_bytes(materials))
         return _run_seeds(materials, place, console, stopping)
 
 
 def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     if recipe.train is None:
-        raise BertwrightError("--train is missing: name the file with the training rows")
+        raise BertwrightError("--train is missing: name the file with the training rows, or a known data set")
     kind = task_class(recipe.task)
-    metric = chosen_metric(kind, recipe.metric)
-    rows = list(kind.read(Path(recipe.train), recipe, labelled=True))
+    chosen_metric(kind, recipe.metric)  # a wrong name is told before any file is read
+
+    def read(source: str) -> list[Any]:
+        return list(kind.read(local_file(source), recipe, labelled=True))
+
+    rows = read(recipe.train)
     task = kind.learn(rows, recipe)
+    metric = chosen_metric(task, recipe.metric)
     task.class_weights(recipe.class_weights, None)  # a wrong setting is told before the work
     if recipe.validation is not None:
-        validation = list(kind.read(Path(recipe.validation), recipe, labelled=True))
+        validation = read(recipe.validation)
         say(f"{len(rows):,} training rows, {len(validation):,} validation rows")
     else:
         inside, aside, how = task.split(rows, recipe.validation_fraction, recipe.split_seed)
@@ -138,8 +156,8 @@ def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
             f"{len(rows):,} training rows; {len(validation):,} set aside for validation "
             f"({recipe.validation_fraction:.0%} {how}, seed {recipe.split_seed})"
         )
-    test = list(kind.read(Path(recipe.test), recipe, labelled=True)) if recipe.test is not None else None
-    for part in (rows, validation, test or []):
+    tests = {name: read(source) for name, source in recipe.test_sets().items()}
+    for part in (rows, validation, *tests.values()):
         task.check(part, recipe, labelled=True)
     start = starting_point(recipe, task, say)
 
@@ -159,7 +177,7 @@ def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
         metric,
         training,
         split("validation", validation),
-        None if test is None else split("test", test),
+        tuple(split(name, examples) for name, examples in tests.items()),
     )
 
 
@@ -173,7 +191,6 @@ def _as_bytes(materials: Materials) -> Iterator[bytes]:
 
 def _run_seeds(materials: Materials, place: Workspace, console: Console, stopping: Stopping) -> Run:
     recipe = materials.recipe
-    sign = -1 if materials.metric == "loss" else 1
     summaries: list[dict[str, Any]] = []
     best: tuple[dict[str, Any], Predictor] | None = None
     highest = -math.inf
@@ -181,7 +198,7 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
         result = _run_seed(materials, seed, place.seed(seed), console, stopping)
         if result is not None:
             summaries.append(result[0])
-            score = sign * result[0]["validation"][materials.metric]
+            score = materials.score(result[0]["validation"])
             if score > highest:  # of equal seeds the first
                 best, highest = result, score
         if stopping.asked():
@@ -190,7 +207,11 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
         raise Stopped(f"no model yet, but its state is kept; go on with: {place.resume_command}", stopping.signal)
     interrupted = len(summaries) < recipe.seeds or not all(summary["finished"] for summary in summaries)
     summary, model = best
-    metrics = _judge(materials, model, summary, summaries, interrupted)
+    cooked = None
+    if recipe.keep == "soup" and recipe.seeds > 1 and not interrupted:
+        files = {one["seed"]: place.seed(one["seed"]) / _BEST for one in summaries}
+        model, cooked = _soup(materials, model, summaries, files, teller(console))
+    metrics = _judge(materials, model, summary, summaries, interrupted, cooked)
     _write(materials, model, metrics, place.seed(summary["seed"]), place.out)
     if not interrupted:
         place.remove()
@@ -213,7 +234,7 @@ def _run_seed(
         place = f"seed {seed} ({seed - recipe.seed + 1} of {recipe.seeds})"
         say(f"{place}: trained already" if done.exists() else place)
     if done.exists():
-        model.load_state_dict(load_file(folder / "best.safetensors"))
+        model.load_state_dict(load_file(folder / _BEST))
         model.to(machine.device).requires_grad_(False)
         predictor.tune(materials.validation.inputs)
         return json.loads(done.read_text()), predictor
@@ -228,6 +249,8 @@ def _run_seed(
         weight_decay=recipe.weight_decay,
         epsilon=recipe.adam_epsilon,
         clip=recipe.clip,
+        average=recipe.average,
+        part=partial(layer_rate, decay=recipe.layer_decay, layers=start.config.num_hidden_layers),
         scale_loss=machine.precision == "float16",
     )
     units = len(task.units(materials.train.inputs)) - 1
@@ -262,9 +285,7 @@ def _run_seed(
     predictor.tune(materials.validation.inputs)
     summary = _summary(materials, predictor, outcome, seed)
     if outcome.finished and recipe.seeds > 1:  # so that a resumed run need not train this seed again
-        atomic.atomic_write_bytes(
-            folder / "best.safetensors", save({k: v.contiguous() for k, v in model.state_dict().items()})
-        )
+        atomic.atomic_write_bytes(folder / _BEST, save({k: v.contiguous() for k, v in model.state_dict().items()}))
         atomic.atomic_write_text(done, json.dumps(summary))
         shutil.rmtree(states, ignore_errors=True)
     return summary, predictor
@@ -275,7 +296,8 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
     inputs, aside = materials.train.inputs, materials.validation.inputs
     table = inputs.table
     weights_C = task.class_weights(recipe.class_weights, inputs)
-    loss, loss_aside = task.loss(inputs, weights_C), task.loss(aside, weights_C)
+    loss, loss_aside = task.loss(inputs, weights_C), task.example_loss(aside, weights_C)
+    trained = TrainingLoss.of(loss, recipe)
     starts = task.units(inputs)
 
     def sequences(units: Rows) -> Rows:
@@ -297,8 +319,9 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
 
         def loss_sum(units: Rows, noise: Noise) -> Tensor:
             with machine.computing():
-                outputs_RC = model.classify(features_NH[torch.from_numpy(table.outputs(sequences(units)))], noise)
-            return loss.sum(outputs_RC, units)
+                read = table.outputs(trained.rows(sequences(units)))
+                outputs_RC = model.classify(features_NH[torch.from_numpy(read)], noise)
+            return trained.sum(outputs_RC, units)
 
         def validate() -> dict[str, float]:
             with torch.inference_mode(), machine.computing():
@@ -307,10 +330,10 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
     else:
 
         def loss_sum(units: Rows, noise: Noise) -> Tensor:
-            batch = table.pack(sequences(units))
+            batch = table.pack(trained.rows(sequences(units)))
             with machine.computing():
                 outputs_RC = model(batch.to(machine.device), noise)
-            return loss.sum(outputs_RC.index_select(0, batch.callers_order().to(machine.device)), units)
+            return trained.sum(outputs_RC.index_select(0, batch.callers_order().to(machine.device)), units)
 
         def validate() -> dict[str, float]:
             return measure(inference.run(model, aside.table, machine))
@@ -322,6 +345,35 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
         tokens=lambda units: int(table.lengths[sequences(units)].sum()),
         measure=validate,
     )
+
+
+def _soup(
+    materials: Materials, best: Predictor, summaries: Sequence[dict[str, Any]], files: Mapping[int, Path], say: Say
+) -> tuple[Predictor, dict[str, Any]]:
+    """Return the better of ``best`` and what the mean of the seeds' weights makes, and what was tried."""
+    model = copy.deepcopy(best.model)
+    model.frozen = 0  # a frozen encoder's features would be computed for training rows that nothing asks for
+    objective = _objective(materials, model, Epochs(1, 1, 1, 0))
+
+    def judge(weights: soup.Weights) -> dict[str, float]:
+        model.load_state_dict(weights)
+        return objective.validate()
+
+    ingredients = [soup.Ingredient(s["seed"], materials.score(s["validation"]), files[s["seed"]]) for s in summaries]
+    found = [soup.uniform(ingredients, judge), soup.greedy(ingredients, judge, materials.score)]
+    tried = [one for one in found if one is not None]
+    kept = soup.best_of(tried, ingredients, materials.score)
+    for one in tried:
+        seeds = ", ".join(map(str, one.seeds))
+        say(f"{one.kind} soup of seeds {seeds}: validation {materials.metric} {one.validation[materials.metric]:.4f}")
+    say("no soup is better than the best seed, which is kept" if kept is None else f"the {kept.kind} soup is kept")
+    told = {"kept": None if kept is None else kept.kind, "tried": [one.describe() for one in tried]}
+    if kept is None:
+        return best, told
+    model.load_state_dict(kept.weights)
+    made = dataclasses.replace(best, model=model)
+    made.tune(materials.validation.inputs)
+    return made, told
 
 
 def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed: int) -> dict[str, Any]:
@@ -342,22 +394,26 @@ def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed:
             "precision": materials.machine.precision,
         },
     }
-    if materials.test is not None:
-        task, inputs = predictor.task, materials.test.inputs
+    for split in materials.tests:
+        task, inputs = predictor.task, split.inputs
         outputs = predictor.outputs(inputs)
-        loss = task.loss(inputs, task.class_weights("none", None))
-        summary["test"] = {"loss": mean_loss(loss, outputs), **task.scores(outputs, inputs)}
+        loss = task.example_loss(inputs, task.class_weights("none", None))
+        summary[split.name] = {"loss": mean_loss(loss, outputs), **task.scores(outputs, inputs)}
     return summary
 
 
 def _judge(
-    materials: Materials, model: Predictor, summary: dict[str, Any], summaries: list[dict[str, Any]], interrupted: bool
+    materials: Materials,
+    model: Predictor,
+    summary: dict[str, Any],
+    summaries: list[dict[str, Any]],
+    interrupted: bool,
+    cooked: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Measure the chosen model in full on validation and test, and summarise the seeds."""
+    """Measure the chosen model in full on validation and test sets, and summarise the seeds."""
     evaluations: dict[str, Evaluation] = {}
-    for split in (materials.validation, materials.test):
-        if split is not None:
-            evaluations[split.name] = model.measure(split.inputs)
+    for split in (materials.validation, *materials.tests):
+        evaluations[split.name] = model.measure(split.inputs)
     overall: dict[str, Any] = {
         "interrupted": interrupted,
         "chosen_by": f"validation {materials.metric}",
@@ -378,6 +434,8 @@ def _judge(
             }
             for name in evaluations
         }
+    if cooked is not None:
+        overall["soup"] = cooked
     return {"summary": overall, "evaluations": evaluations}
 
 
@@ -389,9 +447,8 @@ def _write(materials: Materials, model: Predictor, metrics: dict[str, Any], fold
     with atomic.atomic_directory(out, overwrite=replace) as target:
         model.save(target)
         for name, evaluation in metrics["evaluations"].items():
-            write_evaluation(
-                target / name, evaluation.metrics, evaluation.predictions, model.task.draw, model.task.draw_rows
-            )
+            files = model.task.files(evaluation.predictions)
+            write_evaluation(target / name, evaluation.metrics, evaluation.predictions, model.task.draw, files)
         text = json.dumps(metrics["summary"], indent=2, ensure_ascii=False)
         atomic.atomic_write_text(target / "metrics.json", text + "\n")
         for item in sorted(folder.iterdir()):

@@ -28,6 +28,24 @@ def _onednn_product() -> Any:
 _product: Any = _onednn_product()
 
 
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``x @ weight.T + bias`` by the quickest library, outside autograd."""
+    if not _suits(x, weight):
+        return F.linear(x, weight, bias)
+    result: Tensor = _product(x, weight, bias, "none", [], "")
+    return result
+
+
+def _suits(x: Tensor, weight: Tensor) -> bool:
+    return (
+        _product is not None
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # whose own product joins what stands around it
+    )
+
+
 class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -52,18 +70,9 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x @ weight.T + bias``."""
-        if not self._suits(x):
+        if not _suits(x, self.weight):
             return F.linear(x, self.weight, self.bias)
         if not torch.is_grad_enabled():
-            result: Tensor = _product(x, self.weight, self.bias, "none", [], "")
-            return result
+            return product(x, self.weight, self.bias)
         trained: Tensor = _OneDNNLinear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return trained
-
-    def _suits(self, x: Tensor) -> bool:
-        return (
-            _product is not None
-            and x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
-        )

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bertwright.linear import product
+
 # Logits that are held at a time: few enough for a CPU's caches, enough to fill a GPU.
-_HELD = {"cpu": 1 << 21, "cuda": 1 << 28}
+_HELD = {"cpu": 1 << 22, "cuda": 1 << 28}
 
 
 def masked_word_loss(hidden_MH: Tensor, words_VH: Tensor, bias_V: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +48,10 @@ class _MaskedWordLoss(torch.autograd.Function):
             for start in range(0, M, rows):
                 part = slice(start, min(start + rows, M))
                 hidden_CH, targets_C1 = hidden_MH[part].to(dtype), targets_M[part, None]
-                logits_CV = torch.mm(hidden_CH, cast_VH.t()).float().add_(bias_V.float())
+                if dtype == torch.float32:
+                    logits_CV = product(hidden_CH, cast_VH, bias_V)
+                else:
+                    logits_CV = product(hidden_CH, cast_VH).float().add_(bias_V.float())
                 highest_C1, best_C1 = logits_CV.max(1, keepdim=True)
                 right += (best_C1 == targets_C1).sum()
                 aimed_C1 = logits_CV.gather(1, targets_C1)
@@ -59,7 +64,7 @@ class _MaskedWordLoss(torch.autograd.Function):
                 grad_CV.scatter_add_(1, targets_C1, torch.full_like(sums_C1, -1.0))
                 grad_V += grad_CV.sum(0)
                 cast_CV = grad_CV.to(dtype)
-                grad_MH[part] = torch.mm(cast_CV, cast_VH)
+                grad_MH[part] = product(cast_CV, cast_VH.t())
                 if dtype == torch.float32:
                     grad_VH.addmm_(cast_CV.t(), hidden_CH)
                 else:

@@ -16,13 +16,15 @@ import torch
 
 from bertwright import atomic, checkpoint, inference
 from bertwright.data.examples import Unreadable
+from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
-from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.errors import BertwrightError, did_you_mean, tell
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Headed
-from bertwright.tasks import task_class, task_of
+from bertwright.tasks import options_of_tasks, task_class, task_of
 from bertwright.tasks.task import Loss, Task
 from bertwright.tokenizer import Tokenizer
+from bertwright.training.options import flag
 from bertwright.training.recipe import READING, Recipe
 
 _CHUNK = 2048  # rows that a stream holds at a time
@@ -57,7 +59,7 @@ class Predictor:
         """Yield the examples of a file.
 
         Args:
-            path: the file.
+            path: the file, or ``hub:owner/name:config:split``.
             labelled: whether answers are looked for.
             how: options of the recipe that say how to read a file, where they differ from training's.
 
@@ -67,8 +69,10 @@ class Predictor:
         for option in how:
             if option not in READING:
                 raise BertwrightError(f"no option {option!r} says how to read a file (known: {', '.join(READING)})")
+        for option in sorted(how.keys() & (options_of_tasks() - self.task.OPTIONS)):
+            tell(f"{flag(option)} has no effect for the task {self.recipe.task}")
         recipe = Recipe.of({f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(Recipe)}, how)
-        yield from self.task.read(Path(path), recipe, labelled=labelled)
+        yield from self.task.read(local_file(path), recipe, labelled=labelled)
 
     def read_stream(self, file: BinaryIO, name: str) -> Iterator[Any]:
         """Yield an example, or an Unreadable, for each line of a stream."""
@@ -82,7 +86,7 @@ class Predictor:
         """Return what the head gives for encoded examples: a row for each token that it reads, in their order."""
         return inference.run(self.model, inputs.table, self.machine)
 
-    def examples(self, texts: str | Sequence[str], pairs: Any = None) -> list[Any]:
+    def examples(self, texts: str | Sequence[Any], pairs: Any = None) -> list[Any]:
         """Make examples of texts, and of what goes with each, if the task wants something beside a text.
 
         Raises:
@@ -97,7 +101,7 @@ class Predictor:
         both = enumerate(zip(firsts, seconds, strict=True), 1)
         return [self.task.example(first, second, f"text {number}") for number, (first, second) in both]
 
-    def predict(self, texts: str | Sequence[str], pairs: Any = None) -> list[dict[str, Any]]:
+    def predict(self, texts: str | Sequence[Any], pairs: Any = None) -> list[dict[str, Any]]:
         """Predict for texts, or for pairs of texts, or whatever the task wants beside a text (see its documentation).
 
         Returns:
@@ -172,9 +176,9 @@ class Predictor:
         outputs = self.outputs(inputs)
         headline = chosen_metric(self.task, metric or self.recipe.metric)
         # The loss picks epochs; a report is headed by something a reader can interpret.
-        headline = next(iter(self.task.METRICS)) if headline == "loss" else headline
+        headline = next(iter(self.task.metrics)) if headline == "loss" else headline
         metrics = self.task.measure(outputs, inputs, headline)
-        loss = self.task.loss(inputs, self.task.class_weights("none", None))
+        loss = self.task.example_loss(inputs, self.task.class_weights("none", None))
         metrics["loss"] = mean_loss(loss, outputs)
         answers = self.task.decode(outputs, inputs)
         records = [
@@ -203,7 +207,7 @@ class Predictor:
 def mean_loss(loss: Loss, outputs_RC: npt.NDArray[np.float64]) -> float:
     """The loss over all units, given the outputs for all of them."""
     total = loss.sum(torch.from_numpy(outputs_RC), np.arange(len(loss.weight_U)))
-    return float(total) / float(loss.weight_U.sum())
+    return float(total) / (float(loss.weight_U.sum()) or 1.0)
 
 
 def chosen_metric(kind: Task | type[Task], name: str | None) -> str:
@@ -212,7 +216,7 @@ def chosen_metric(kind: Task | type[Task], name: str | None) -> str:
     Raises:
         BertwrightError: the task has no such metric.
     """
-    known = [*kind.METRICS, "loss"]
+    known = [*(kind.metrics if isinstance(kind, Task) else kind.METRICS), "loss"]
     if name is not None and name not in known:
         raise BertwrightError(f"--metric is {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
     return name or known[0]

@@ -40,11 +40,26 @@ class StartingPoint:
                 classifier_dropout=None,
             )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seed if recipe.init_seed is None else recipe.init_seed)
             model = task.build(config, head_layers=recipe.head_layers, head_size=recipe.head_size)
         if not self.tensors:
             return model, None
-        return model, checkpoint.load_into(model, self.tensors, where=self.origin)
+        first = config.num_hidden_layers - recipe.reinit_layers
+        anew = {name: p.detach().clone() for name, p in model.named_parameters() if _begins_anew(name, first)}
+        report = checkpoint.load_into(model, self.tensors, where=self.origin)
+        if recipe.reinit_layers:
+            with torch.no_grad():
+                for name, values in anew.items():
+                    model.get_parameter(name).copy_(values)
+            report = LoadReport(tuple(dict.fromkeys((*report.new, *anew))), report.left)
+        return model, report
+
+
+def _begins_anew(name: str, first: int) -> bool:
+    """Whether a parameter is of a layer from ``first`` on, or of what stands above the layers."""
+    if name.startswith("encoder.layer."):
+        return int(name.split(".")[2]) >= first
+    return not name.startswith("embeddings.")
 
 
 def starting_point(recipe: Recipe, task: Task, say: Callable[[str], None]) -> StartingPoint:
@@ -66,7 +81,15 @@ def starting_point(recipe: Recipe, task: Task, say: Callable[[str], None]) -> St
             f"--max-length {recipe.max_length} is more than the {start.config.max_position_embeddings} positions of "
             f"{start.origin}; give at most that"
         )
-    frozen_parts(recipe.freeze, start.config)  # a wrong setting is told before the work
+    frozen = frozen_parts(recipe.freeze, start.config)  # a wrong setting is told before the work
+    layers = start.config.num_hidden_layers
+    if recipe.reinit_layers > layers:
+        raise BertwrightError(f"--reinit-layers {recipe.reinit_layers}: the model has only {layers} layers")
+    if recipe.config is None and recipe.reinit_layers and frozen > 1 + layers - recipe.reinit_layers:
+        raise BertwrightError(
+            f"--reinit-layers {recipe.reinit_layers} and --freeze {recipe.freeze}: layers that begin anew would stay so; "
+            f"freeze at most first:{layers - recipe.reinit_layers}"
+        )
     return start
 
 

@@ -16,23 +16,34 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from safetensors import SafetensorError
 
 from bertwright.atomic import atomic_write_text
 from bertwright.errors import BertwrightError, tell
 from bertwright.training.options import Options, flag
+from bertwright.training.processes import program
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 FINISHED = "finished.json"
 _DATA = "data.sha256"
+_LAUNCH = "launch"  # which call of torchrun went on with the run last
+_LOCK = "lock"  # held by the process that works on the run, for as long as it lives
+
+_FIRST = {_DATA, _LAUNCH, _LOCK}  # what is written before the recipe
+_REMEDY = "choose an --out that can be written, with space left"
 
 Kind = TypeVar("Kind", bound=Options)
 
 
 def resume_command(command: str, out: Path) -> str:
     """What to type to go on with an unfinished run of ``bertwright COMMAND``."""
-    return f"bertwright {command} --resume --out {shlex.quote(str(out))}"
+    return f"{program()} {command} --resume --out {shlex.quote(str(out))}"
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,7 @@ class Workspace:
             raise BertwrightError("--out is missing: name the directory that the model is to be written to")
         if recipe.resume and recipe.overwrite:
             raise BertwrightError("--resume goes on with a run, --overwrite begins it anew: give one of them")
-        out = Path(recipe.out)
-        folder = out.with_name(out.name + ".training")
+        out, folder = Path(recipe.out), _folder(Path(recipe.out))
         if recipe.resume:
             if not (folder / recipe.FILE).is_file():
                 raise BertwrightError(f"{folder}: nothing to resume; leave --resume out to begin a run")
@@ -69,7 +79,7 @@ class Workspace:
             _check_replaceable(recipe, out)
         else:
             # A folder without a recipe is what a kill left of the first moment of a run.
-            if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {_DATA}):
+            if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - _FIRST):
                 raise BertwrightError(
                     f"{folder}: an unfinished run; go on with: {resume_command(recipe.COMMAND, out)}; "
                     "or begin anew with --overwrite"
@@ -100,8 +110,10 @@ class Workspace:
                 tell(f"{flag(name)} is {now!r} from here on; the run began with {before!r}")
         return recipe
 
-    def begin(self, recipe: Options, rows: Iterable[bytes]) -> None:
+    def begin(self, recipe: Options, rows: Iterable[bytes], launch: str = "") -> None:
         """Make the folder, or, to resume, check that the rows, given as bytes, are still those that it began with.
+
+        ``launch`` is for :func:`begun_by`.
 
         Raises:
             BertwrightError: they are not.
@@ -114,11 +126,16 @@ class Workspace:
                     f"{self.folder}: the data are no longer those that this run began with; "
                     "bring them back, or begin anew with --overwrite"
                 )
+            atomic_write_text(self.folder / _LAUNCH, launch)
             atomic_write_text(self.folder / self.kind.FILE, recipe_text)  # the next resume goes on with what changed now
             return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != _LOCK:
+                path.unlink()
         atomic_write_text(self.folder / _DATA, digest)
+        atomic_write_text(self.folder / _LAUNCH, launch)
         atomic_write_text(self.folder / self.kind.FILE, recipe_text)  # the last: where it is, there is a run to resume
 
     def seed(self, seed: int) -> Path:
@@ -137,13 +154,14 @@ class Workspace:
 
     @contextlib.contextmanager
     def guarded(self, *, owner: bool = True) -> Iterator[None]:
-        """Let a failure of the work inside leave behind either something to resume or nothing.
+        """Make the folder and keep it from others; a failure inside leaves behind either something to resume or nothing.
 
-        Of several processes only the ``owner`` takes anything away.
+        Of several processes only the ``owner`` makes it, and takes anything away.
 
         Raises:
-            BertwrightError: in place of an error of the file system.
+            BertwrightError: in place of an error of the file system; or another process works on the run.
         """
+        lock = self._lock() if owner else None
         try:
             yield
         except BaseException as error:
@@ -152,11 +170,44 @@ class Workspace:
                 self.remove()
             note = f" (the run so far is kept; go on with: {self.resume_command})" if kept else ""
             if (reason := _system_error(error)) is not None:
-                remedy = "choose an --out that can be written, with space left"
-                raise BertwrightError(f"cannot write {self.folder}: {reason}; {remedy}{note}") from error
+                raise BertwrightError(f"cannot write {self.folder}: {reason}; {_REMEDY}{note}") from error
             if isinstance(error, BertwrightError) and kept:
                 raise BertwrightError(f"{error}{note}") from error
             raise
+        finally:
+            if lock is not None:
+                lock.close()
+
+    def _lock(self) -> TextIO | None:
+        """Make the folder and lock it until what is returned is closed, or the process is gone; None without locks."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if fcntl is None:
+                return None
+            file = (self.folder / _LOCK).open("a")
+        except OSError as error:
+            raise BertwrightError(f"cannot write {self.folder}: {error.strerror}; {_REMEDY}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = os.fstat(file.fileno()).st_nlink == 0  # its owner has finished the run and removed it just now
+        except OSError as error:  # a file system without locks keeps nobody out
+            taken = isinstance(error, BlockingIOError)
+        if taken:
+            file.close()
+            raise BertwrightError(f"{self.folder}: another process works on this run; let it end, or choose another --out")
+        return file
+
+
+def begun_by(recipe: Options, launch: str) -> bool:
+    """Whether ``launch``, a call of torchrun, is what began or resumed the unfinished run at the recipe's place last."""
+    if recipe.out is None or not launch:
+        return False
+    folder = _folder(Path(recipe.out))
+    return all((folder / name).is_file() for name in (recipe.FILE, _LAUNCH)) and (folder / _LAUNCH).read_text() == launch
+
+
+def _folder(out: Path) -> Path:
+    return out.with_name(out.name + ".training")
 
 
 def _system_error(error: BaseException) -> str | None:
@@ -172,7 +223,6 @@ def _check_replaceable(recipe: Options, out: Path) -> None:
         return
     if not any((out / name).exists() for name in (recipe.FILE, "config.json")):
         raise BertwrightError(f"{out}: holds something that is no model, and is not replaced; choose another --out")
-    for name in recipe.INPUTS:
-        file = getattr(recipe, name)
-        if file is not None and Path(file).resolve().is_relative_to(out.resolve()):
+    for name, file in recipe.input_files():
+        if Path(file).resolve().is_relative_to(out.resolve()):
             raise BertwrightError(f"{out}: holds what {flag(name)} names, and is not replaced; choose another --out")

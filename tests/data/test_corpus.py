@@ -426,8 +426,10 @@ def test_parquet_that_breaks_off_is_used_as_far_as_it_can_be_read(tmp_path: Path
 
 
 def hub_stand_in(rows: Sequence[dict[str, Any] | Exception], calls: list[Any]) -> types.ModuleType:
-    def load_dataset(name: str, config: str | None, *, split: str, streaming: bool) -> Iterator[dict[str, Any]]:
-        calls.append((name, config, split, streaming))
+    def load_dataset(
+        name: str, config: str | None, *, split: str, revision: str | None, streaming: bool
+    ) -> Iterator[dict[str, Any]]:
+        calls.append((name, config, split, revision, streaming))
         for row in rows:
             if isinstance(row, Exception):
                 raise row
@@ -441,10 +443,11 @@ def hub_stand_in(rows: Sequence[dict[str, Any] | Exception], calls: list[Any]) -
 @pytest.mark.parametrize(
     ("source", "call"),
     [
-        ("hub:owner/name", ("owner/name", None, "train", True)),
-        ("hub:name", ("name", None, "train", True)),
-        ("hub:owner/name:20231101.en", ("owner/name", "20231101.en", "train", True)),
-        ("hub:o/n:c:validation", ("o/n", "c", "validation", True)),
+        ("hub:owner/name", ("owner/name", None, "train", None, True)),
+        ("hub:name", ("name", None, "train", None, True)),
+        ("hub:owner/name:20231101.en", ("owner/name", "20231101.en", "train", None, True)),
+        ("hub:o/n:c:validation", ("o/n", "c", "validation", None, True)),
+        ("hub:o/n@refs/pr/1:c", ("o/n", "c", "train", "refs/pr/1", True)),
     ],
 )
 def test_a_data_set_of_the_hub_streams(monkeypatch: pytest.MonkeyPatch, source: str, call: tuple[Any, ...]) -> None:

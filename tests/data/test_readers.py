@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from bertwright.data import readers
 from bertwright.data.examples import Columns, Example, Unreadable
 from bertwright.data.readers import is_delimited, lines_of, read_examples, stream_lines
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, BertwrightWarning
 
 TWO = Columns(text="text", label="label")
 
@@ -358,3 +358,36 @@ def test_published_files_have_the_rows_that_they_are_said_to(
     assert len(found) == rows
     assert len({row.label for row in found}) == classes
     assert all(row.text.strip() for row in found)
+
+
+# -------------------------------------------------------------------------------------------- names and rows left out
+
+
+def test_labels_get_their_names_in_every_format_and_others_stay(tmp_path: Path) -> None:
+    named = Columns(label_names=(("1", "good"), ("0", "bad"), ("good", "never")))
+    expected = [("a", "good"), ("b", "bad"), ("c", "good"), ("d", "2")]
+    table = put(tmp_path, "text\tlabel\na\t1\nb\t 0 \nc\tgood\nd\t2\n".replace("good", "1"))
+    assert read(table, named) == expected
+    lines = put(tmp_path, '{"text": "a", "label": 1}\n{"text": "b", "label": 0.0}\n{"text": "d", "label": "2"}\n', "r.jsonl")
+    assert read(lines, named) == [("a", "good"), ("b", "bad"), ("d", "2")]
+    # One step, not two: a name that is itself among the labels is not named again.
+    assert read(put(tmp_path, "text\tlabel\na\t1\n"), named) == [("a", "good")]
+
+
+@given(st.lists(st.sampled_from(["ok\tyes", "broken", "too\tmany\tcells", "\tempty"]), min_size=1, max_size=12))
+def test_uneven_rows_are_left_out_and_counted_only_where_asked_for(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "uneven.tsv"
+    path.write_text("\n".join(["text\tlabel", *lines, "last\tyes"]) + "\n")
+    uneven = [number for number, line in enumerate(lines, 2) if line.count("\t") != 1]
+    even = [tuple(line.split("\t")) for line in [*lines, "last\tyes"] if line.count("\t") == 1]
+    skipping = Columns(uneven_rows="skip")
+    if not uneven:
+        assert read(path, skipping) == read(path) == even
+        return
+    assert message(path).startswith(f":{uneven[0]}: ")
+    places = ", ".join(map(str, uneven[:5])) + (", …" if len(uneven) > 5 else "")
+    told = rf"left out {len(uneven)} rows of another number of columns than 2 \(lines {places}\)"
+    with pytest.warns(BertwrightWarning, match=told):
+        assert read(path, skipping) == even

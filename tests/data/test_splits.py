@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertwright.data.splits import stratified_split
+from bertwright.data.splits import grouped_split, stratified_split
 
 labels_of_rows = st.lists(st.sampled_from("aaaaaaabbbc") | st.text(max_size=1), min_size=1, max_size=200)
 fractions = st.floats(0.01, 0.9)
@@ -64,3 +64,23 @@ def test_a_tenth_of_8551_rows_of_cola_is_855() -> None:
 
 def test_single_rows_stay_in_training() -> None:
     assert stratified_split(["a", "b", "c"], 0.9, 0) == ([0, 1, 2], [])
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=120), fractions, seeds)
+def test_groups_stay_together_and_no_side_is_empty_where_there_are_two(
+    groups: list[int], fraction: float, seed: int
+) -> None:
+    training, aside = grouped_split(groups, fraction, seed)
+    assert sorted(training + aside) == list(range(len(groups)))
+    assert training == sorted(training)
+    assert aside == sorted(aside)
+    assert not {groups[row] for row in training} & {groups[row] for row in aside}
+    assert training
+    assert bool(aside) == (len(set(groups)) > 1)
+    assert (training, aside) == grouped_split(list(groups), fraction, seed)
+
+
+@given(st.integers(50, 300), st.floats(0.1, 0.5), seeds)
+def test_many_small_groups_give_about_the_wanted_fraction(count: int, fraction: float, seed: int) -> None:
+    _, aside = grouped_split([row // 3 for row in range(count)], fraction, seed)
+    assert abs(len(aside) - fraction * count) <= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,7 @@ class Run:
 
 def result_of(run: Run, outcome: Outcome, history: Path) -> Result:
     """All that must not depend on whether a run was interrupted; times are left out."""
-    timings = ("seconds", "elapsed")
+    timings = ("seconds", "elapsed", "reserve")
     values = {f.name: getattr(outcome, f.name) for f in dataclasses.fields(outcome) if f.name not in timings}
     assert outcome.best is not None
     values["best"] = {name: tensor.tolist() for name, tensor in outcome.best.items()}
@@ -460,13 +461,39 @@ def test_divergence_names_the_step_and_keeps_the_last_good_state(
     assert resumed(tmp_path, plan) == undisturbed
 
 
+# --- by the clock -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_epoch", [7, 20, 1000])
+@pytest.mark.parametrize("measuring", [0.0, 4.0, 20.0])
+def test_the_last_validation_ends_with_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measuring: float, per_epoch: int
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def pass_time(seconds: float) -> None:
+        now[0] += seconds
+
+    run = Run(before_batch=lambda number: pass_time(0.25), before_validation=lambda number: pass_time(measuring))
+    plan = dataclasses.replace(PLAN, total=None, max_seconds=100, per_epoch=per_epoch, in_epochs=False, keep_best=False)
+    outcome = run.train(plan, tmp_path / "history.jsonl")
+    assert 99 <= outcome.elapsed == now[0] <= 101
+    assert outcome.seconds == pytest.approx(now[0] - measuring * len(outcome.validations))
+    steps = [record for record in read_history(tmp_path / "history.jsonl") if record["kind"] == "step"]
+    assert [record["progress"] for record in steps] == sorted(record["progress"] for record in steps)
+    assert steps[-1]["learning_rate"] < 0.03 * PLAN.peak_rate, "the schedule has come to its end too"
+
+
 # --- observers --------------------------------------------------------------------------------------------------------
 
 
 class Listener:
-    """Writes down what it is told."""
+    """Writes down what it is told, and how many states there are when it is to bring its own to the disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, states: Path) -> None:
+        self.states = states
         self.heard: list[str] = []
 
     def begin(self, step: int, total: int | None) -> None:
@@ -474,6 +501,9 @@ class Listener:
 
     def record(self, record: Record) -> None:
         self.heard.append(f"{record['kind']} {record['step']}")
+
+    def flush(self) -> None:
+        self.heard.append(f"flush, {len(list(self.states.glob('step-*')))} saved")
 
     def end(self) -> None:
         self.heard.append("end")
@@ -484,7 +514,7 @@ def test_observers_are_told_of_everything_in_turn_and_of_the_end_whatever_the_re
         raise Killed
 
     plan = dataclasses.replace(PLAN, total=4)
-    listener = Listener()
+    listener = Listener(tmp_path / "states")
     run = Run(before_batch=kill)
     with pytest.raises(Killed):
         train(run.optimizer, run.objective(), plan, listener, tmp_path / "states")
@@ -494,6 +524,7 @@ def test_observers_are_told_of_everything_in_turn_and_of_the_end_whatever_the_re
     train(run.optimizer, run.objective(), plan, listener, tmp_path / "states", resume=True)
     assert listener.heard == [
         *("begin 0 of 4", "end"),
-        *("begin 0 of 4", "step 1", "step 2", "end"),
-        *("begin 2 of 4", "step 3", "validation 3", "step 4", "validation 4", "end"),
+        *("begin 0 of 4", "step 1", "step 2", "flush, 0 saved", "end"),
+        *("begin 2 of 4", "step 3", "validation 3", "flush, 1 saved"),
+        *("step 4", "validation 4", "flush, 2 saved", "end"),
     ]

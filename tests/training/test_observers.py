@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -68,6 +69,20 @@ def test_each_record_is_on_the_disk_before_the_next(tmp_path: Path) -> None:
     history.end()
 
 
+def test_a_flushed_history_outlasts_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "history.jsonl"
+    on_disk: dict[int, list[dict[str, Any]]] = {}  # by the file's number, what it held when it was brought there
+    monkeypatch.setattr(os, "fsync", lambda descriptor: on_disk.update({os.fstat(descriptor).st_ino: read_history(file)}))
+    history = Observers([History(file)])
+    history.begin(0, 9)
+    for record in (step(1), step(2)):
+        history.record(record)
+    history.flush()
+    history.record(step(3))
+    assert on_disk[file.stat().st_ino] == [step(1), step(2)]
+    history.end()
+
+
 def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "history.jsonl"
     whole = json.dumps(step(1))
@@ -98,12 +113,13 @@ def test_off_a_terminal_a_line_tells_every_half_minute_how_far_it_is(monkeypatch
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     page = io.StringIO()
     bar = ProgressBar("seed 3", Console(file=page, width=40))
-    bar.begin(10, 100)
+    bar.begin(10, 100)  # a resumed run's
     for number in range(11, 71):
         clock[0] += 1
         bar.record(step(number, loss=2.0))
     bar.end()
     assert page.getvalue().splitlines() == [  # in one line each, though the console is narrow
+        "seed 3: going on after step 10",
         "seed 3: step 41/100, loss 2.000, 1.0 steps/s, 59 s left",
     ]
 

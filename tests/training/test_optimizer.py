@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from bertwright.errors import BertwrightError
 from bertwright.model import BertConfig, Pretraining, SequenceClassifier
-from bertwright.training.optimizer import Optimizer, decays
+from bertwright.training.optimizer import Optimizer, decays, layer_rate
 
 CONFIG = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12)
 
@@ -156,6 +157,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "adamw": {},
     "muon": {"muon": True},
     "average": {"average": 0.9},
+    "average over all steps": {"average": 0.999},
+    "parts": {"part": lambda name: 0.25 if name.startswith("encoder") else 0.5},
+    "muon in parts": {"muon": True, "part": lambda name: 0.25 if name.startswith("encoder") else 0.5},
     "beta2": {"beta2": 0.95},
     "scaled": {"scale_loss": True},
 }
@@ -217,16 +221,85 @@ def test_muon_turns_the_matrices_of_the_encoder_alone() -> None:
 def test_the_average_follows_the_weights_and_is_taken_in_the_end() -> None:
     model = Encoding()
     optimizer = build(model, average=0.75)
-    wanted = {name: p.detach().clone() for name, p in model.named_parameters()}
-    for step in range(4):
+    seen: list[tuple[float, dict[str, Tensor]]] = []
+    for step in range(6):
         a_step(model, optimizer, step)
-        wanted = {name: 0.75 * wanted[name] + 0.25 * p.detach() for name, p in model.named_parameters()}
-    now = {name: p.detach().clone() for name, p in model.named_parameters()}
+        seen.append((optimizer.decay, {name: p.detach().clone() for name, p in model.named_parameters()}))
+    # The plain mean of the first four, each quarter as much as the average looks back on; then it falls off.
+    shares = [0.25 * 0.75**2] * 4 + [0.25 * 0.75, 0.25]
+    assert sum(shares) == 1
+    now = seen[-1][1]
+    wanted = {name: sum(share * w[name] for share, (_, w) in zip(shares, seen, strict=True)) for name in now}
     with optimizer.averaged():
         torch.testing.assert_close(dict(model.named_parameters()), wanted)
+        assert optimizer.decay == pytest.approx(sum(share * d for share, (d, _) in zip(shares, seen, strict=True)))
+    assert optimizer.decay == seen[-1][0]
     assert all(torch.equal(now[name], p) for name, p in model.named_parameters())
     optimizer.take_average()
     torch.testing.assert_close(dict(model.named_parameters()), wanted)
+
+
+def test_the_average_of_one_step_is_its_weights_to_the_bit() -> None:
+    model = Encoding()
+    optimizer = build(model, average=0.999)
+    a_step(model, optimizer, 0)
+    now = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with optimizer.averaged():
+        assert all(torch.equal(now[name], p) for name, p in model.named_parameters())
+
+
+def test_rates_fall_from_layer_to_layer() -> None:
+    rates = {
+        name: layer_rate(name, 0.5, 2)
+        for name, _ in SequenceClassifier(CONFIG, 3, head_layers=1, head_size=5).named_parameters()
+    }
+    by_part: dict[str, set[float]] = {}
+    for name, rate in rates.items():
+        part = ".".join(name.split(".")[: 3 if name.startswith("encoder") else 1])
+        by_part.setdefault(part, set()).add(rate)
+    assert by_part == {
+        "embeddings": {0.125}, "encoder.layer.0": {0.25}, "encoder.layer.1": {0.5},
+        "head": {1.0}, "pooler": {1.0}, "classifier": {1.0},
+    }  # fmt: skip
+    assert {layer_rate(name, 1.0, 2) for name in rates} == {1.0}
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_each_parameter_moves_at_its_own_rate(weight_decay: float) -> None:
+    model = SequenceClassifier(CONFIG, 3, head_layers=1, head_size=5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(2.0)
+    optimizer = Optimizer(
+        model, weight_decay=weight_decay, epsilon=1e-12, clip=0.0, part=partial(layer_rate, decay=0.5, layers=2)
+    )
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    optimizer.step(0.125)
+    for name, parameter in model.named_parameters():
+        # The first step of Adam goes as far as the rate, whatever the gradient.
+        rate = 0.125 * layer_rate(name, 0.5, 2)
+        wanted = 2.0 * (1 - rate * (weight_decay if decays(name, parameter) else 0.0)) - rate
+        torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, wanted), msg=name)
+    assert optimizer.decay == 1 - 0.125 * 0.125 * weight_decay
+
+
+def test_muon_too_goes_at_the_rates_of_the_parts() -> None:
+    moved = {}
+    for share in (1.0, 0.5):
+        model = Encoding()
+        before = model.encoder.weight.detach().clone()
+        optimizer = Optimizer(
+            model,
+            weight_decay=0.0,
+            epsilon=1e-8,
+            clip=0.0,
+            muon=True,
+            part=lambda name, share=share: share,  # type: ignore[misc]
+        )
+        a_step(model, optimizer, 0)
+        moved[share] = model.encoder.weight.detach() - before
+    torch.testing.assert_close(moved[0.5], moved[1.0] / 2, rtol=1e-3, atol=1e-6)
 
 
 def test_a_step_that_overflows_is_skipped_and_the_scale_falls() -> None:

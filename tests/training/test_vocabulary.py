@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from bertwright.data.packing import TokenTable
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.noise import Noise
 from bertwright.training import vocabulary
-from bertwright.training.optimizer import Optimizer
+from bertwright.training.optimizer import Optimizer, layer_rate
 
 CONFIG = BertConfig(
     vocab_size=60, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
@@ -34,8 +36,10 @@ def random_table() -> TokenTable:
     return TokenTable(ids, [[0] * len(row) for row in ids])
 
 
-def train(model: SequenceClassifier, table: TokenTable, steps: int, weight_decay: float) -> tuple[list[float], Optimizer]:
-    optimizer = Optimizer(model, weight_decay=weight_decay, epsilon=1e-8, clip=1.0)
+def train(
+    model: SequenceClassifier, table: TokenTable, steps: int, weight_decay: float, **options: Any
+) -> tuple[list[float], Optimizer]:
+    optimizer = Optimizer(model, weight_decay=weight_decay, epsilon=1e-8, clip=1.0, **options)
     losses = []
     for step in range(steps):
         batch = table.pack(np.arange(step % 2 * 4, step % 2 * 4 + 4))
@@ -48,6 +52,38 @@ def train(model: SequenceClassifier, table: TokenTable, steps: int, weight_decay
 
 def weights(model: SequenceClassifier) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def layered() -> dict[str, Any]:
+    return {"part": partial(layer_rate, decay=0.7, layers=2)}
+
+
+def test_rows_that_never_occur_decay_at_the_rate_of_the_embeddings() -> None:
+    table = random_table()
+    full, shrunk = fresh_model(), fresh_model()
+    train(full, table, 8, 1.0, **layered())
+    vocabulary.shrink(shrunk.embeddings, np.unique(table.input_ids).astype(np.int64))
+    _, optimizer = train(shrunk, table, 8, 1.0, **layered())
+    vocabulary.restore(shrunk.embeddings, optimizer.decay)
+    torch.testing.assert_close(weights(shrunk), weights(full), rtol=1e-4, atol=1e-5)
+    assert 0.9 < optimizer.decay < 0.97  # at the whole rate it would be 0.87
+
+
+def test_the_average_of_rows_that_never_occur_is_that_of_training_every_row() -> None:
+    table = random_table()
+    full, shrunk = fresh_model(), fresh_model()
+    _, optimizer = train(full, table, 8, 1.0, average=0.75)
+    optimizer.take_average()
+    vocabulary.shrink(shrunk.embeddings, np.unique(table.input_ids).astype(np.int64))
+    _, optimizer = train(shrunk, table, 8, 1.0, average=0.75)
+    with optimizer.averaged():
+        kept, decay = {name: p.detach().clone() for name, p in optimizer.parameters.items()}, optimizer.decay
+    assert decay > optimizer.decay + 0.01
+    with torch.no_grad():
+        for name, parameter in optimizer.parameters.items():
+            parameter.copy_(kept[name])
+    vocabulary.restore(shrunk.embeddings, decay)
+    torch.testing.assert_close(weights(shrunk), weights(full), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01, 1.0])

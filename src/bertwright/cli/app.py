@@ -11,7 +11,7 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -102,22 +102,32 @@ def _show_warning(
         note("warning", f"{message} ({Path(filename).name}:{lineno})")
 
 
-def flags_of(kind: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag for each option of ``kind``; those not given stay out of the command's ``options``."""
+def flags_of(
+    kind: type[Options], only: Collection[str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag for each option of ``kind``; those not given stay out of the command's ``options``.
+
+    With ``only``, a flag for these alone, in the place of what a model was trained with.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
         taken = {parameter.name for parameter in own}
-        kinds = {name: _plain(hint) for name, hint in kind.kinds().items() if name not in taken}
+        wanted = set(kind.kinds()) if only is None else set(only)
+        kinds = {name: _plain(hint) for name, hint in kind.kinds().items() if name in wanted - taken}
         flags = []
         for f in kind.in_order():
-            if f.name in taken:
+            if f.name not in kinds:
                 continue
             plain = kinds[f.name]
             choices = f.metadata.get("choices", ())
             text = f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices and "auto" not in choices else "")
             # As part of the text: were it the flag's own default, one could not tell whether the flag was given.
-            default = "" if f.default in (None, ()) or plain is bool else f" [dim]\\[default: {f.default}][/dim]"
+            default = (
+                ""
+                if f.default in (None, ()) or plain is bool or only is not None
+                else f" [dim]\\[default: {f.default}][/dim]"
+            )
             given_as = typer.Option(
                 *([flag(f.name)] if plain is bool else []),
                 help=text + default,

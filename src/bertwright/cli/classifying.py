@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -16,7 +16,8 @@ import bertwright
 from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, flags_of, note, writing
 from bertwright.errors import BertwrightError
 from bertwright.interrupts import Stopped
-from bertwright.training.recipe import Recipe, preset
+from bertwright.training.options import flag
+from bertwright.training.recipe import ANSWERS, READING, Recipe, preset
 
 if TYPE_CHECKING:
     from bertwright.masked_lm import MaskedLM
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 @app.command()
 @flags_of(Recipe)
 def finetune(
+    name: Annotated[
+        str | None, typer.Argument(help="A known data set, such as cola; the same as --dataset.", show_default=False)
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Recipe file (TOML); flags win over it.")] = None,
     preset_name: Annotated[str | None, typer.Option("--preset", help="Settings that come with bertwright: book.")] = None,
     **options: Any,
@@ -33,19 +37,23 @@ def finetune(
     """Fine-tune a BERT on labelled texts.
 
     Example: bertwright finetune --train train.tsv --text sentence --label label --test test.tsv --out runs/mine
+
+    A known data set: bertwright finetune cola --out runs/cola
     """
+    if name is not None:
+        if options.get("dataset") not in (None, name):
+            raise BertwrightError(f"{name} and --dataset {options['dataset']}: name one data set")
+        options["dataset"] = name
+    from bertwright.evaluation.report import measured_splits, seeds_table
     from bertwright.finetuning import finetune as run
     from bertwright.workspace import resume_command
 
     begin = (preset(preset_name) if preset_name else {}) | (Recipe.read(recipe) if recipe else {})
     result = run(begin, **options)
     console = Console()
-    for split in ("validation", "test"):
-        if split in result.metrics:
-            console.print(result.model.task.report(result.metrics[split], f"{result.out}: {split}"), "")
+    for split, measured in measured_splits(result.metrics).items():
+        console.print(result.model.task.report(measured, f"{result.out}: {split}"), "")
     if "over_seeds" in result.metrics:
-        from bertwright.evaluation.report import seeds_table
-
         console.print(seeds_table(result.metrics, result.model.task.METRICS), "")
     console.print(f"written to {result.out}", markup=False, highlight=False, soft_wrap=True)
     if result.interrupted:
@@ -53,27 +61,13 @@ def finetune(
         raise Stopped(f"{result.out} holds the best so far; go on with: {again}", result.stopped_by)
 
 
-Text = Annotated[str | None, typer.Option(help="Column of the text; default: as in training.", rich_help_panel="Data")]
-ColumnNames = Annotated[
-    str | None,
-    typer.Option(
-        help="Names of a file's columns; '' for a file with a header. Default: as in training.", rich_help_panel="Data"
-    ),
-]
-Delimiter = Annotated[str | None, typer.Option(help="Column separator.", rich_help_panel="Data")]
-Quoting = Annotated[str | None, typer.Option(help="auto, literal or csv.", rich_help_panel="Data")]
-
-
-def _given_columns(columns: str | None, labels: str | None = None, **given: str | None) -> dict[str, Any]:
-    """Options of a recipe: those that a flag was given for; an empty one takes a column away."""
-    fields: dict[str, Any] = {name: value or None for name, value in given.items() if value is not None}
-    for option, listed in (("columns", columns), ("labels", labels)):
-        if listed is not None:
-            fields[option] = tuple(name.strip() for name in listed.split(",") if name.strip())
-    return fields
+def _cleared(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a recipe as flags gave them; an empty one takes a column away."""
+    return {name: None if value == "" and name != "columns" else value for name, value in given.items()}
 
 
 @app.command()
+@flags_of(Recipe, READING)
 def evaluate(
     model: ModelArgument,
     data: Annotated[
@@ -86,21 +80,6 @@ def evaluate(
     task: Annotated[
         str | None, typer.Option(help="blimp: minimal pairs, with a pretrained model; default: what it was trained for.")
     ] = None,
-    text: Text = None,
-    pair: Annotated[str | None, typer.Option(help="Column of the second text.", rich_help_panel="Data")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label.", rich_help_panel="Data")] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Columns of 0 and 1, one a label (multi-label).", rich_help_panel="Data")
-    ] = None,
-    label_separator: Annotated[
-        str | None, typer.Option(help="What stands between labels (multi-label).", rich_help_panel="Data")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Column to report results by; '' for none.", rich_help_panel="Data")
-    ] = None,
-    columns: ColumnNames = None,
-    delimiter: Delimiter = None,
-    quoting: Quoting = None,
     metric: Annotated[str | None, typer.Option(help="What heads the report; default: as in training.")] = None,
     out: Annotated[
         Path | None,
@@ -121,6 +100,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
+    **given: Any,
 ) -> None:
     """Judge a fine-tuned model on labelled rows, or a pretrained one on minimal pairs.
 
@@ -130,12 +110,11 @@ def evaluate(
 
     if out is None and not Path(model).is_dir():
         raise BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
-    folder = out or Path(model) / f"evaluation-{data.name.split('.')[0]}"
+    folder = out or Path(model) / f"evaluation-{data.name.split('.')[0].replace(':', '-')}"
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":
-        fields = (text, pair, label, labels, label_separator, source, columns, delimiter, quoting, metric)
-        if any(one is not None for one in fields):
+        if given or metric is not None:
             raise BertwrightError("--task blimp has fields of its own: leave --text, --label, --columns, --metric … out")
         lm = bertwright.load_masked_lm(model, device=device, precision=precision, threads=threads)
         _evaluate_minimal_pairs(lm, data, folder, sets, per_set, score)
@@ -143,13 +122,9 @@ def evaluate(
     if sets is not None or per_set is not None or score != "pll":
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
-    given = _given_columns(
-        columns, labels, text=text, pair=pair, label=label, label_separator=label_separator, source=source,
-        delimiter=delimiter, quoting=quoting,
-    )  # fmt: skip
-    result = predictor.evaluate(data, metric=metric, **given)
+    result = predictor.evaluate(data, metric=metric, **_cleared(given))
     judge = predictor.task
-    write_evaluation(folder, result.metrics, result.predictions, judge.draw, judge.draw_rows)
+    write_evaluation(folder, result.metrics, result.predictions, judge.draw, judge.files(result.predictions))
     console = Console()
     console.print(predictor.task.report(result.metrics, f"{model}: {data.name}"), "")
     console.print(f"numbers, rows and plots are in {folder}", markup=False, highlight=False, soft_wrap=True)
@@ -176,27 +151,29 @@ def _evaluate_minimal_pairs(
 
 
 @app.command()
+@flags_of(Recipe, [name for name in READING if name not in ANSWERS])
 def predict(
     model: ModelArgument,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; - reads one a line from standard input.")] = None,
     input: Annotated[Path | None, typer.Option(help="A file of rows; it needs no labels.", rich_help_panel="Data")] = None,
     pair: Annotated[
         list[str] | None,
-        typer.Option(help="Second text, once for each text; with --input its column.", rich_help_panel="Data"),
+        typer.Option(
+            help="Second text, once for each text (of multiple choice: an ending of the one text); with --input its column.",
+            rich_help_panel="Data",
+        ),
     ] = None,
-    text: Text = None,
-    columns: ColumnNames = None,
-    delimiter: Delimiter = None,
-    quoting: Quoting = None,
     format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",
     output: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
+    **given: Any,
 ) -> None:
     """Classify texts: given here, from a file, or streaming from standard input.
 
-    On standard input each line is a text (for a model of pairs: two, a tab between).
+    On standard input each line is a text (for a model of pairs: two, a tab between; of multiple choice: a text and its
+    endings, a tab before each).
 
     A line that is empty or unreadable gets a record that says why it was skipped.
 
@@ -208,23 +185,20 @@ def predict(
         raise BertwrightError(f"--format is {format!r}; use jsonl or csv")
     if bool(texts) == (input is not None) or (texts is not None and len(texts) > 1 and "-" in texts):
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
-    given = _given_columns(columns, text=text, delimiter=delimiter, quoting=quoting)
     if given and input is None:
-        raise BertwrightError("--text, --columns, --delimiter and --quoting say how to read a file: give it with --input")
+        raise BertwrightError(f"{flag(next(iter(given)))} says how to read a file: give it with --input")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if input is not None:
         if pair:
             given["pair"] = pair[0]
-        records = predictor.predict_rows(predictor.read(input, labelled=False, **given))
+        records = predictor.predict_rows(predictor.read(input, labelled=False, **_cleared(given)))
     elif texts == ["-"]:
         if pair:
             raise BertwrightError("--pair goes with texts given here; on standard input a tab comes before the second text")
         records = predictor.predict_rows(predictor.read_stream(sys.stdin.buffer, "standard input"))
     else:
         assert texts is not None
-        if pair and len(pair) != len(texts):
-            raise BertwrightError(f"{len(texts)} texts but {len(pair)} --pair; each text needs its own")
-        records = predictor.predict_rows(predictor.examples(texts, pair or None))
+        records = predictor.predict_rows(predictor.examples(texts, predictor.task.beside(texts, pair or [])))
     with writing(output) as file:
         counts = _write_records(records, file, format, predictor.task)
     if counts["skipped"] or counts["cut"]:

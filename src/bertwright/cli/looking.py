@@ -1,4 +1,4 @@
-"""The commands to look and to try: info, tokenize, quickstart."""
+"""The commands to look and to try: info, tasks, tokenize, quickstart."""
 
 from __future__ import annotations
 
@@ -22,6 +22,23 @@ def info(
     from bertwright.describe import model_table
 
     Console().print(model_table(model))
+
+
+@app.command()
+def tasks() -> None:
+    """List what can be learned, and the data sets that are known by name.
+
+    Example: bertwright tasks
+    """
+    from bertwright.describe import known_table, tasks_table
+
+    console = Console()
+    console.print(tasks_table(), "")
+    console.print(known_table(), "")
+    console.print("fine-tune on one: bertwright finetune NAME --out DIRECTORY", markup=False, highlight=False)
+    console.print(
+        "with files of it: bertwright finetune NAME --data DIRECTORY --out DIRECTORY", markup=False, highlight=False
+    )
 
 
 @app.command()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertwright.data.hub_rows import HubSource, hub_rows, is_hub
 from bertwright.data.lines import COMPRESSIONS, LONGEST_LINE, cut_line, text_lines
 from bertwright.data.sentences import split_sentences
 from bertwright.errors import BertwrightError, did_you_mean, tell
@@ -35,7 +36,6 @@ LARGEST_DOCUMENT = LONGEST_LINE
 
 _TEXT, _JSON_LINES, _PARQUET = ("", ".txt", ".text"), (".jsonl", ".ndjson", ".json"), (".parquet",)
 _ARCHIVES = (".tar", ".tgz", ".zip", ".7z", ".rar")
-_HUB = re.compile(r"hub:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+)(?::(?P<split>[\w.-]+))?)?")
 _DOCUMENTS = ("auto", "blank-line", "file", "record")
 _SENTENCES = ("split", "line")
 _PARQUET_BATCH = 64  # rows held at a time: each may be a book
@@ -101,9 +101,10 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
     Args:
         paths: Files; folders, whose files are taken in sorted order, those in folders inside too, without hidden ones;
             and data sets of the hub as ``hub:owner/name``, ``hub:owner/name:config`` or ``hub:owner/name:config:split``
-            (the split is train unless named). A file's ending says what it is: .jsonl, .ndjson and .json are JSON lines,
-            .parquet is Parquet; .txt, .text and no ending at all are text; .gz, .xz, .bz2 or .zst may follow, except after
-            .parquet. Of a folder, files with other endings are left out, which is told; a file that is named is text.
+            (the split is train unless named; ``@revision`` may follow the name). A file's ending says what it is: .jsonl,
+            .ndjson and .json are JSON lines, .parquet is Parquet; .txt, .text and no ending at all are text; .gz, .xz,
+            .bz2 or .zst may follow, except after .parquet. Of a folder, files with other endings are left out, which is
+            told; a file that is named is text.
 
     Raises:
         BertwrightError: There is no such path, an archive is named, or there are no files.
@@ -112,10 +113,9 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
     given = list(paths)
     twice = 0
     for path in map(Path, given):
-        if _is_hub(path):
+        if is_hub(path):
             files = [path]
-            if not _HUB.fullmatch(str(path)):
-                raise BertwrightError(f"{path}: name a data set as hub:owner/name, hub:owner/name:config[:split]")
+            HubSource.parse(str(path))
         elif path.is_dir():
             files = _files_of_folder(path)
         elif not path.exists():
@@ -125,7 +125,7 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
                 raise BertwrightError(f"{path}: an archive; unpack it and name the folder")
             files = [path]
         for file in files:
-            place = file if _is_hub(file) else file.resolve()
+            place = file if is_hub(file) else file.resolve()
             twice += place in found
             found.setdefault(place, file)
     if twice:
@@ -138,7 +138,7 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
 def input_bytes(files: Iterable[Path]) -> int | None:
     """Return the size of all files together, as they lie on the disk; None where a data set of the hub is among them."""
     given = list(files)
-    if any(map(_is_hub, given)):
+    if any(map(is_hub, given)):
         return None
     return sum(file.stat().st_size for file in given if file.exists())
 
@@ -180,10 +180,6 @@ def read_documents(
     if not anything:
         why = f"; {first[0].where}: {first[0].reason}" if first else ""
         raise BertwrightError(f"no text in the corpus (files: {len(files):,}){why}")
-
-
-def _is_hub(path: Path) -> bool:
-    return str(path).startswith("hub:")
 
 
 def _kind(path: Path) -> str:
@@ -236,7 +232,7 @@ _Lines = Iterator[tuple[int, str, bool]]
 def _documents_of_file(
     file: Path, format: CorpusFormat, skipped: Callable[[Skipped], None], advanced: Callable[[int], None]
 ) -> Iterator[Document]:
-    counted = "record " if _is_hub(file) or _kind(file) in _PARQUET else ""
+    counted = "record " if is_hub(file) or _kind(file) in _PARQUET else ""
 
     def place(number: int) -> str:
         return f"{file}: {counted}{number}" if counted else f"{file}:{number}"
@@ -255,7 +251,7 @@ def _documents_of_file(
         skipped(Skipped(place(number), reason))
 
     records: Iterator[tuple[int, Any]] | None = None
-    if _is_hub(file):
+    if is_hub(file):
         records = _hub_records(str(file), format.text)
     elif _kind(file) in _PARQUET:
         records = _parquet_records(file, format.text, report, advance)
@@ -274,7 +270,7 @@ def _documents_of_file(
         yield document
     if not (anything or reported):
         skipped(Skipped(str(file), "empty"))
-    if not _is_hub(file) and file.exists():
+    if not is_hub(file) and file.exists():
         advanced(file.stat().st_size - read)  # what lies behind damage
 
 
@@ -381,21 +377,8 @@ def _parquet_records(
 
 
 def _hub_records(source: str, field: str) -> Iterator[tuple[int, Any]]:
-    match = _HUB.fullmatch(source)
-    assert match is not None, source
-    try:
-        import datasets
-    except ImportError:
-        raise BertwrightError(f"{source}: reading it needs: pip install datasets") from None
-    try:
-        rows = datasets.load_dataset(match["name"], match["config"], split=match["split"] or "train", streaming=True)
-        for number, row in enumerate(rows, 1):
-            if field not in row:
-                known = f"{did_you_mean(field, row)} (columns: {', '.join(row)[:200]})"
-                raise BertwrightError(f"{source}: no column {field!r}{known}")
-            yield number, row[field]
-    except BertwrightError:
-        raise
-    except Exception as error:  # the library lets through whatever network, disk and formats raise
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise BertwrightError(f"{source}: cannot be read: {reason}; is the name right, and the network there?") from error
+    for number, row in enumerate(hub_rows(HubSource.parse(source)), 1):
+        if field not in row:
+            known = f"{did_you_mean(field, row)} (columns: {', '.join(row)[:200]})"
+            raise BertwrightError(f"{source}: no column {field!r}{known}")
+        yield number, row[field]

@@ -53,9 +53,9 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a file hold what, and how a delimited file is written."""
+    """Which columns of a file hold what (None: not looked for), and how a delimited file is written."""
 
-    text: str = "text"
+    text: str | None = "text"
     pair: str | None = None
     label: str | None = "label"
     source: str | None = None
@@ -63,6 +63,8 @@ class Columns:
     names: tuple[str, ...] = ()
     delimiter: str | None = None
     quoting: str = "auto"
+    uneven_rows: str = "error"
+    label_names: tuple[tuple[str, str], ...] = ()  # what stands in a file, and the name that it gets
 
     def wanted(self) -> dict[str, str]:
         """Map the roles that are read to their column names; each of ``labels`` is a role of its own."""

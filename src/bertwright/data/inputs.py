@@ -20,8 +20,8 @@ class Inputs:
     """Examples and their sequences.
 
     Example e has the sequences ``starts[e] : starts[e + 1]`` of ``table``: one for a text, one a choice, one a window of
-    a long text. ``cut`` counts the tokens that each example lost to the longest length. ``details`` is what a task notes
-    of each sequence to find the way back to the text.
+    a long text. ``cut`` counts the tokens that each example lost to the longest length, or to what ``limit`` names
+    instead. ``details`` is what a task notes of each sequence to find the way back to the text.
     """
 
     examples: Sequence[Any]
@@ -29,14 +29,20 @@ class Inputs:
     starts: npt.NDArray[np.int64]
     cut: npt.NDArray[np.int64]
     details: Sequence[Any] = field(default=())
+    limit: str | None = None
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many sequences each example has."""
+        return np.diff(self.starts)
 
     def tell_cut(self, name: str, max_length: int) -> None:
         """Warn if examples lost tokens to the longest length."""
         rows = int((self.cut > 0).sum())
         if rows:
             tell(
-                f"{name}: {rows:,} of {len(self.cut):,} texts are longer than --max-length {max_length} and were cut "
-                f"({int(self.cut.sum()):,} tokens left out)"
+                f"{name}: {rows:,} of {len(self.cut):,} texts are longer than {self.limit or f'--max-length {max_length}'} "
+                f"and were cut ({int(self.cut.sum()):,} tokens left out)"
             )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,22 +136,21 @@ class TokenTable:
 
     def __init__(
         self,
-        input_ids: Sequence[Sequence[int]],
-        token_type_ids: Sequence[Sequence[int]],
-        reads: Sequence[Sequence[int]] | None = None,
+        input_ids: Sequence[Sequence[int] | Int32Array],
+        token_type_ids: Sequence[Sequence[int] | npt.NDArray[np.uint8]],
+        reads: Sequence[Sequence[int] | npt.NDArray[np.int64]] | None = None,
     ) -> None:
         assert [len(ids) for ids in input_ids] == [len(ids) for ids in token_type_ids], "each id needs its segment"
         self.lengths: Int32Array = np.fromiter((len(ids) for ids in input_ids), np.int32, len(input_ids))
         self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
-        total = int(self.starts[-1])
-        self.input_ids: Int32Array = np.fromiter((i for ids in input_ids for i in ids), np.int32, total)
-        self.token_type_ids: npt.NDArray[np.uint8] = np.fromiter((i for ids in token_type_ids for i in ids), np.uint8, total)
+        self.input_ids: Int32Array = _end_to_end(input_ids, np.int32)
+        self.token_type_ids: npt.NDArray[np.uint8] = _end_to_end(token_type_ids, np.uint8)
         self.reads: Int32Array | None = None
         self.read_starts = np.arange(len(self.lengths) + 1)
         if reads is not None:
             counts = np.fromiter((len(places) for places in reads), np.int64, len(reads))
             self.read_starts = np.concatenate([[0], np.cumsum(counts)])
-            self.reads = np.fromiter((p for places in reads for p in places), np.int32, int(self.read_starts[-1]))
+            self.reads = _end_to_end(reads, np.int32)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -191,3 +191,7 @@ def spans(begins: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.N
     """The whole numbers from each begin on, as many as its count, end to end."""
     ends = np.cumsum(counts)
     return np.asarray(np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - (ends - counts), counts))
+
+
+def _end_to_end(lists: Sequence[Sequence[int] | npt.NDArray[Any]], kind: type[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([np.asarray(one, dtype=kind) for one in lists]) if len(lists) else np.empty(0, kind)

@@ -11,19 +11,22 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from bertwright.data.examples import Columns, Example, Unreadable
-from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.data.hub_rows import is_hub
+from bertwright.errors import BertwrightError, did_you_mean, tell
+
+T = TypeVar("T")
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is a wrong file, not a text
 _BOM = b"\xef\xbb\xbf"
-_JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet",)
+JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet",)  # endings of file names
 
 
 def is_delimited(path: str | Path) -> bool:
     """Whether :func:`read_examples` takes a file of this name for delimited text."""
-    return Path(path).suffix.lower() not in (*_JSON_LINES, *_PARQUET)
+    return Path(path).suffix.lower() not in (*JSON_LINES, *_PARQUET) and not is_hub(path)
 
 
 def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
@@ -42,13 +45,29 @@ def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
 def read_rows(path: str | Path, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (where, cells by column name) of each row; see :func:`read_examples`, which makes examples of them."""
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in _JSON_LINES:
-        rows: Iterator[tuple[str, dict[str, Any]]] = _json_lines(path)
-    elif suffix in _PARQUET:
-        rows = _parquet(path, list(columns.wanted().values()))
+    if is_delimited(path):
+        yield from not_empty(named_rows(cells_of(path, columns), path, columns), path)
     else:
-        rows = _delimited(path, columns)
+        yield from not_empty(read_objects(path, columns), path)
+
+
+def read_objects(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (where, row) of a file of JSON lines or Parquet; of Parquet the wanted columns, or all if none is wanted.
+
+    Raises:
+        BertwrightError: the file is missing or not to be read, or lacks a wanted column (Parquet).
+    """
+    if path.suffix.lower() in JSON_LINES:
+        return json_lines(path)
+    return _parquet(path, list(columns.wanted().values()) or None)
+
+
+def not_empty(rows: Iterator[T], path: Path) -> Iterator[T]:
+    """Yield the rows of a file.
+
+    Raises:
+        BertwrightError: there is none.
+    """
     empty = True
     for row in rows:
         empty = False
@@ -77,6 +96,7 @@ def example_of(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
         BertwrightError: a column is not there, or a cell is missing or neither a text nor a number.
     """
     values: dict[str, str] = {}
+    named = dict(columns.label_names)
     for role, name in columns.wanted().items():
         value = cell_of(row, name, role, where)
         missing = value is None or (isinstance(value, float) and math.isnan(value))
@@ -85,7 +105,7 @@ def example_of(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
         text = as_text(value)
         if text is None or (isinstance(value, bool) and role != "label"):
             raise BertwrightError(f"{where}: the {role} (column {name!r}) is {value!r}, not a text or a number")
-        values[role] = text.strip() if role == "label" else text
+        values[role] = named.get(text.strip(), text.strip()) if role == "label" else text
     return Example(where=where, **values)
 
 
@@ -166,36 +186,60 @@ def stream_lines(file: BinaryIO, name: str, *, pairs: bool = False) -> Iterator[
             yield Example(text=text, where=where)
 
 
-def _delimited(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
+def cells_of(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of its first line, cells) of each row of delimited text, the header among them; [""] if blank.
+
+    Raises:
+        BertwrightError: the file is missing or not to be read, or a row cannot be read (names the line).
+    """
     comma = path.suffix.lower() == ".csv"
     delimiter = _separator(columns.delimiter) if columns.delimiter else ("," if comma else "\t")
-    quoted = columns.quoting == "csv" or (columns.quoting == "auto" and comma)
+    with _opened(path) as file:
+        rows = _quoted_rows if _is_quoted(path, columns) else _literal_rows
+        yield from rows(file, str(path), delimiter)
+
+
+def _is_quoted(path: Path, columns: Columns) -> bool:
+    return columns.quoting == "csv" or (columns.quoting == "auto" and path.suffix.lower() == ".csv")
+
+
+def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (where, cells by name) of delimited rows, named by ``columns`` or by the first of them.
+
+    Raises:
+        BertwrightError: a wanted column is missing, two have one name, or a row has another number of cells.
+    """
     names: Sequence[str] = columns.names
     _check_names(names, "--columns", "give each its own name")
-    with _opened(path) as file:
-        rows = _quoted_rows(file, str(path), delimiter) if quoted else _literal_rows(file, str(path), delimiter)
-        for number, cells in rows:
-            where = f"{path}:{number}"
-            if not names:
-                names = cells
-                _check_names(names, f"{where}: the header", "name the columns with --columns")
-                missing = [name for name in columns.wanted().values() if name not in names]
-                if missing:
-                    raise BertwrightError(
-                        f"{where}: no column {missing[0]!r}{did_you_mean(missing[0], names)} "
-                        f"(the first line has: {', '.join(names)[:200]}); if it is no header, use --columns"
-                    )
-                continue
-            if cells == [""] and len(names) > 1:
-                continue  # a blank line; in a file of one column it is a row with an empty text
-            if len(cells) != len(names):
-                hint = "" if quoted else "; quotes are taken literally here, see --quoting"
-                if columns.names and number == 1:
-                    hint = "; the names are those of --columns, give '' for a file with a header"
+    uneven: list[int] = []
+    for number, cells in rows:
+        where = f"{path}:{number}"
+        if not names:
+            names = cells
+            _check_names(names, f"{where}: the header", "name the columns with --columns")
+            missing = [name for name in columns.wanted().values() if name not in names]
+            if missing:
                 raise BertwrightError(
-                    f"{where}: {len(cells)} columns where {len(names)} are expected ({', '.join(names)[:200]}){hint}"
+                    f"{where}: no column {missing[0]!r}{did_you_mean(missing[0], names)} "
+                    f"(the first line has: {', '.join(names)[:200]}); if it is no header, use --columns"
                 )
-            yield where, dict(zip(names, cells, strict=True))
+            continue
+        if cells == [""] and len(names) > 1:
+            continue  # a blank line; in a file of one column it is a row with an empty text
+        if len(cells) != len(names) and columns.uneven_rows == "skip":
+            uneven.append(number)
+            continue
+        if len(cells) != len(names):
+            hint = "" if _is_quoted(path, columns) else "; quotes are taken literally here, see --quoting"
+            if columns.names and number == 1:
+                hint = "; the names are those of --columns, give '' for a file with a header"
+            raise BertwrightError(
+                f"{where}: {len(cells)} columns where {len(names)} are expected ({', '.join(names)[:200]}){hint}"
+            )
+        yield where, dict(zip(names, cells, strict=True))
+    if uneven:
+        places = ", ".join(map(str, uneven[:5])) + (", …" if len(uneven) > 5 else "")
+        tell(f"{path}: left out {len(uneven):,} rows of another number of columns than {len(names)} (lines {places})")
 
 
 def _check_names(names: Sequence[str], what: str, remedy: str) -> None:
@@ -228,7 +272,12 @@ def _quoted_rows(file: BinaryIO, name: str, delimiter: str) -> Iterator[tuple[in
         raise BertwrightError(f"{name}:{first}: cannot read this row: {error}; see --quoting and --delimiter") from None
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (file and line, object) for each line of a file that is not blank.
+
+    Raises:
+        BertwrightError: the file cannot be read, or a line is no JSON object.
+    """
     with _opened(path) as file:
         for number, line in lines_of(file, str(path)):
             if not line.strip():
@@ -246,7 +295,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path}:{number}", row
 
 
-def _parquet(path: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet(path: Path, wanted: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -255,7 +304,7 @@ def _parquet(path: Path, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any
     try:
         with _opened(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             known = file.schema_arrow.names
-            for name in wanted:
+            for name in wanted or ():
                 if name not in known:
                     raise BertwrightError(
                         f"{path}: no column {name!r}{did_you_mean(name, known)} (columns: {', '.join(known)})"

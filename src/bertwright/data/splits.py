@@ -29,3 +29,24 @@ def stratified_split(labels: Sequence[object], fraction: float, seed: int) -> tu
     aside = {row for rows, count in zip(groups, take, strict=True) for row in random.permutation(rows)[:count].tolist()}
     training = [row for row in range(len(labels)) if row not in aside]
     return training, sorted(aside)
+
+
+def grouped_split(groups: Sequence[object], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return (training, validation) row numbers, each ascending, with all rows of a group on one side.
+
+    Groups are drawn for validation until it has ``fraction`` of the rows, rounded; a last one that would overshoot by
+    more than it was short is left out. One group at least stays in training, and one goes to validation if there are two.
+    """
+    rows_of: dict[object, list[int]] = defaultdict(list)
+    for row, group in enumerate(groups):
+        rows_of[group].append(row)
+    members = list(rows_of.values())
+    wanted = round(fraction * len(groups))
+    random = np.random.Generator(np.random.Philox(key=seed))
+    aside: set[int] = set()
+    for number in random.permutation(len(members)).tolist()[:-1]:
+        short = wanted - len(aside)
+        if aside and len(members[number]) - short > short:
+            break
+        aside.update(members[number])
+    return [row for row in range(len(groups)) if row not in aside], sorted(aside)

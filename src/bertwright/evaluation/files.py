@@ -15,10 +15,10 @@ def write_evaluation(
     folder: Path,
     metrics: Mapping[str, Any],
     predictions: Sequence[Mapping[str, Any]],
-    draw: Callable[[Mapping[str, Any], Path], None],
-    draw_rows: Callable[[Sequence[Mapping[str, Any]], Path], None],
+    draw: Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]], Path], None],
+    files: Mapping[str, str],
 ) -> None:
-    """Write ``metrics.json``, ``predictions.jsonl`` and what is drawn of the metrics and the rows into ``folder``.
+    """Write ``metrics.json``, ``predictions.jsonl``, ``files`` and what is drawn of metrics and rows into ``folder``.
 
     Raises:
         BertwrightError: the folder cannot be made or written; each file is whole or as it was before.
@@ -30,5 +30,6 @@ def write_evaluation(
     atomic_write_text(folder / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     lines = [json.dumps(record, ensure_ascii=False) for record in predictions]
     atomic_write_text(folder / "predictions.jsonl", "\n".join(lines) + "\n")
-    draw(metrics, folder)
-    draw_rows(predictions, folder)
+    for name, text in files.items():
+        atomic_write_text(folder / name, text)
+    draw(metrics, predictions, folder)

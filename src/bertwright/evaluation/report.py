@@ -138,17 +138,26 @@ def confusion_table(metrics: dict[str, Any]) -> Table | None:
 
 
 def seeds_table(metrics: dict[str, Any], titles: Mapping[str, str]) -> Table:
-    """Return mean and standard deviation over seeds, and each seed's own scores by ``titles``, the chosen seed marked."""
+    """Return mean and standard deviation over seeds, and each seed's own scores by ``titles``; what is kept is marked."""
     names = [name for name in titles if name in metrics["seeds"][0]["validation"]]
     headers = ["split", "seed", *(titles[name] for name in names)]
     table = _table("Over seeds", headers, ["left", "left", *["right"] * len(names)])
+    soup = metrics.get("soup", {}).get("kept")
     for split, scores in metrics["over_seeds"].items():
         for summary in metrics["seeds"]:
-            mark = " (kept)" if summary["seed"] == metrics["seed"] else ""
+            mark = " (kept)" if summary["seed"] == metrics["seed"] and soup is None else ""
             table.add_row(split, f"{summary['seed']}{mark}", *(_score(summary[split][name]) for name in names))
         spread = [f"{scores[name]['mean']:.4f} ± {scores[name]['standard_deviation']:.4f}" for name in names]
         table.add_row(split, "mean ± sd", *spread, style="bold")
+        if soup is not None:
+            table.add_row(split, "soup (kept)", *(_score(metrics[split][name]) for name in names))
     return table
+
+
+def measured_splits(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The measurements that a run's ``metrics.json`` holds, by name: ``validation``, ``test``, and each ``test-NAME``."""
+    names = [name for name in metrics if name in ("validation", "test") or name.startswith("test-")]
+    return {name: metrics[name] for name in names}
 
 
 def literal(text: str) -> str:

@@ -20,7 +20,7 @@ from bertwright.data.masking import mask, rate_at
 from bertwright.data.packing import PackedBatch, Rows
 from bertwright.data.shards import TokenCorpus
 from bertwright.data.stream import Batch, Stream
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, tell
 from bertwright.machine import Machine
 from bertwright.model import Pretraining
 from bertwright.noise import Noise
@@ -103,6 +103,7 @@ class PretrainingObjective:
         self._model, self._recipe, self._machine, self._processes = model, recipe, machine, processes
         self._stream = Stream(train, recipe.objective, seed=recipe.seed, short_fraction=recipe.short_fraction)
         self._vocabulary = _Vocabulary.of(train, whole_words=recipe.whole_words)
+        self._cut_for = processes.world  # as many processes the steps are cut into batches for
         self._heldout = heldout
         # Now, so that a held-out part that is too small is told before the work and not after hours of it.
         self._measured = self._heldout_batches()
@@ -111,7 +112,7 @@ class PretrainingObjective:
         """The batches of an optimizer step, those of all processes."""
         recipe = self._recipe
         tokens = at(recipe.step_tokens, progress)
-        count = batches_of_step(recipe, tokens, self._machine, self._processes.world)
+        count = batches_of_step(recipe, tokens, self._machine, self._cut_for)
         taken = self._stream.take(count, at(recipe.lengths, progress), tokens // count)
         rate = rate_at(progress, *recipe.masking_rates)
         return [Planned(batch, step, number, rate, 1 / count) for number, batch in enumerate(taken)]
@@ -161,11 +162,20 @@ class PretrainingObjective:
         return {"loss": values["mlm_loss"] + values["nsp_loss"], **values}
 
     def position(self) -> dict[str, Any]:
-        """Where in the corpus the next step begins."""
-        return self._stream.position()
+        """Where in the corpus the next step begins, and for how many processes steps are cut."""
+        return {**self._stream.position(), "cut_for": self._cut_for}
 
     def seek(self, position: Mapping[str, Any]) -> None:
-        """Go to what :meth:`position` gave."""
+        """Go to what :meth:`position` gave; steps stay cut as they were, if that can be dealt out to the processes now."""
+        before, world = position["cut_for"], self._processes.world
+        counts = [batches_of_step(self._recipe, phase.value, self._machine, before) for phase in self._recipe.step_tokens]
+        if all(count % world == 0 for count in counts):
+            self._cut_for = before
+        elif self._processes.first:
+            tell(
+                f"the batches of a step, cut for {before} processes, cannot be dealt out to {world}: they are cut anew, and "
+                "a new pass over the corpus begins"
+            )
         self._stream.seek(dict(position))
 
     def _losses(self, ready: Masked, noise: Noise | None) -> _Losses:

@@ -37,7 +37,7 @@ from bertwright.training.optimizer import Optimizer
 from bertwright.training.parallel import compiled, gathered, sharded
 from bertwright.training.pretraining_recipe import PretrainingRecipe
 from bertwright.training.processes import Processes
-from bertwright.workspace import Workspace
+from bertwright.workspace import Workspace, begun_by
 
 _VALIDATIONS = 20  # of a run that does not say how often
 
@@ -77,24 +77,25 @@ def pretrain(
     if corpus is not None:
         options["corpus"] = str(corpus)
     chosen = PretrainingRecipe.of(begin, options)
+    if chosen.resume:
+        chosen = _resumed(chosen, begin | options)
     with group.together(chosen.device) as processes:
-        if group.restarted() and processes.any(_started(chosen)):
-            chosen = dataclasses.replace(chosen, resume=True, overwrite=False)
+        if not chosen.resume and processes.any(processes.first and begun_by(chosen, processes.launch)):
+            # torchrun has started the processes again, with the same words as at first.
+            if chosen.overwrite and processes.first:
+                tell("this call of torchrun has begun the run already: it goes on; give another --rdzv-id to begin anew")
+            chosen = _resumed(dataclasses.replace(chosen, resume=True, overwrite=False), begin | options)
         quiet = Console(quiet=True)
-        return _pretrain(chosen, begin | options, (console or Console(stderr=True)) if processes.first else quiet, processes)
+        return _pretrain(chosen, (console or Console(stderr=True)) if processes.first else quiet, processes)
 
 
-def _started(recipe: PretrainingRecipe) -> bool:
-    return recipe.out is not None and (Path(f"{recipe.out}.training") / recipe.FILE).is_file()
+def _resumed(chosen: PretrainingRecipe, given: Mapping[str, Any]) -> PretrainingRecipe:
+    return Workspace.claim(chosen).resumed(PretrainingRecipe, {**given, "resume": True, "overwrite": False})
 
 
-def _pretrain(
-    chosen: PretrainingRecipe, given: Mapping[str, Any], console: Console, processes: Processes
-) -> PretrainingRun | None:
+def _pretrain(chosen: PretrainingRecipe, console: Console, processes: Processes) -> PretrainingRun | None:
     place = Workspace.claim(chosen)
     processes.wait()  # before the first of them writes what the others would find in their way
-    if chosen.resume:
-        chosen = place.resumed(PretrainingRecipe, {**given, "resume": True, "overwrite": False})
     if chosen.corpus is None:
         raise BertwrightError("the corpus is missing: name the directory that 'bertwright prepare' wrote")
     if processes.first:
@@ -109,7 +110,8 @@ def _pretrain(
     plan = _plan(chosen, text[0], machine, processes)
     with stop_on_signal(say) as stopping, place.guarded(owner=processes.first):
         if processes.first:
-            place.begin(chosen, [text[0].digest.encode(), json.dumps(model.config.to_dict()).encode()])
+            rows = [text[0].digest.encode(), json.dumps(model.config.to_dict()).encode()]
+            place.begin(chosen, rows, processes.launch)
         processes.wait()
         model = _placed(model, chosen, machine, processes)
         optimizer = _optimizer(model, chosen, machine)

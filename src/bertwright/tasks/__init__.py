@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 # By the name that --task takes: module and class, imported when they are asked for.
 TASKS: dict[str, str] = {
     "classification": "bertwright.tasks.classification:Classification",
+    "question-answering": "bertwright.tasks.question_answering:QuestionAnswering",
+    "multiple-choice": "bertwright.tasks.multiple_choice:MultipleChoice",
     "multi-label": "bertwright.tasks.multi_label:MultiLabel",
     "regression": "bertwright.tasks.regression:Regression",
+    "tagging": "bertwright.tasks.tagging:Tagging",
 }
 DEFAULT = "classification"
 

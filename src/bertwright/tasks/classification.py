@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,13 +19,16 @@ from torch import Tensor
 
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
+from bertwright.data.windows import encode_windows, pooled
 from bertwright.errors import BertwrightError
 from bertwright.evaluation.metrics import METRICS, classification_metrics, matthews_per_batch, per_source
 from bertwright.evaluation.plots import plot_confusion, plot_matthews_per_batch, plot_reliability
 from bertwright.evaluation.report import evaluation_report
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
+from bertwright.tasks.regularisation import classes_apart, weighted
 from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
+from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
 
@@ -38,7 +42,7 @@ class Classification(Task):
     ARCHITECTURE = "BertForSequenceClassification"
     PIPELINE = "text-classification"
     METRICS: ClassVar = {"accuracy": "accuracy", "f1_macro": "F1, macro", "matthews_correlation": "Matthews correlation"}
-    OPTIONS = Task.OPTIONS | {"class_weights"}
+    OPTIONS = Task.OPTIONS | {"class_weights", "stride", "label_smoothing", "r_drop"}
     PROBLEM = names.SINGLE_LABEL
 
     @classmethod
@@ -97,9 +101,17 @@ class Classification(Task):
                 raise names.unknown(example.label, self.classes, example.where)
         return np.array([index[example.label or ""] for example in examples], dtype=np.int64)
 
+    def encode(self, tokenizer: Tokenizer, examples: Sequence[Example], recipe: Recipe) -> Inputs:
+        """Encode each text as one sequence that is cut, or with a stride as windows of the whole text."""
+        if recipe.stride is None:
+            return super().encode(tokenizer, examples, recipe)
+        return encode_windows(tokenizer, examples, recipe.max_length, recipe.stride)
+
     def describe(self, inputs: Inputs) -> str:
-        """How often each label occurs."""
-        return f"labels: {names.balance(self.classes, self._counts(inputs))}"
+        """How often each label occurs, and how many texts are longer than a window."""
+        long = inputs.counts[inputs.counts > 1]
+        split = f"; {len(long):,} longer texts in {int(long.sum()):,} windows" if len(long) else ""
+        return f"labels: {names.balance(self.classes, self._counts(inputs))}{split}"
 
     def class_weights(self, setting: str, inputs: Inputs | None) -> FloatArray:
         """Loss weights of the classes."""
@@ -110,36 +122,61 @@ class Classification(Task):
         return np.bincount(self.targets(inputs.examples), minlength=len(self.classes))
 
     def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
-        """Cross-entropy, in float32 or finer."""
-        targets = self.targets(inputs.examples)
-        targets_U, weights = torch.from_numpy(targets), torch.from_numpy(weights_C)
+        """Cross-entropy of each window, in float32 or finer; the windows of a text together weigh as much as one text."""
+        counts = inputs.counts
+        if len(inputs.table) == len(counts):  # a window is a text
+            return self.example_loss(inputs, weights_C)
+        targets, share = np.repeat(self.targets(inputs.examples), counts), np.repeat(1 / counts, counts)
+        targets_W, share_W, weights = torch.from_numpy(targets), torch.from_numpy(share), torch.from_numpy(weights_C)
 
-        def total(logits_BC: Tensor, units: IntArray) -> Tensor:
-            logits_BC = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
-            targets_B = targets_U[torch.from_numpy(units)].to(logits_BC.device)
-            return F.cross_entropy(logits_BC, targets_B, weights.to(logits_BC), reduction="sum")
+        def total(logits_WC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
+            which = torch.from_numpy(units)
+            losses_W = _cross_entropy(logits_WC, targets_W[which], weights, "none", smoothing)
+            return losses_W @ share_W[which].to(losses_W)
 
-        return Loss(weights_C[targets], total)
+        weight_U = weights_C[targets] * share
+        return Loss(weight_U, total, partial(total, smoothing=1.0), weighted(classes_apart, weight_U))
+
+    def example_loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
+        """Cross-entropy of each text, in float32 or finer."""
+        counts, targets = inputs.counts, self.targets(inputs.examples)
+        targets_B, weights = torch.from_numpy(targets), torch.from_numpy(weights_C)
+
+        def total(logits_WC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
+            logits_BC = pooled(logits_WC, counts[units])
+            return _cross_entropy(logits_BC, targets_B[torch.from_numpy(units)], weights, "sum", smoothing)
+
+        weight_U = weights_C[targets]
+        return Loss(weight_U, total, partial(total, smoothing=1.0), weighted(classes_apart, weight_U))
+
+    def _logits(self, outputs_RC: FloatArray, inputs: Inputs) -> FloatArray:
+        """A row for each text, whatever the number of its windows."""
+        return np.asarray(pooled(torch.from_numpy(outputs_RC), inputs.counts).numpy())
 
     def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
         """Compute each metric that may pick the best epoch."""
-        targets_B, predicted_B = self.targets(inputs.examples), outputs_RC.argmax(1)
+        targets_B, predicted_B = self.targets(inputs.examples), self._logits(outputs_RC, inputs).argmax(1)
         return {name: metric(targets_B, predicted_B, len(self.classes)) for name, metric in METRICS.items()}
 
     def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
         """The full measurement of an evaluation."""
-        targets, probabilities = self.targets(inputs.examples), softmax(outputs_RC)
+        targets, logits_BC = self.targets(inputs.examples), self._logits(outputs_RC, inputs)
+        probabilities = softmax(logits_BC)
         metrics = classification_metrics(targets, probabilities, list(self.classes), headline=headline)
-        metrics["matthews_per_batch"] = matthews_per_batch(targets, outputs_RC.argmax(1))
+        metrics["matthews_per_batch"] = matthews_per_batch(targets, logits_BC.argmax(1))
         sources = [example.source for example in inputs.examples]
         if all(source is not None for source in sources):
             metrics["per_source"] = per_source(targets, probabilities, [str(s) for s in sources], list(self.classes))
         return metrics
 
     def decode(self, outputs_RC: FloatArray, inputs: Inputs) -> list[dict[str, Any]]:
-        """Turn logits into predictions by name: the label, its probability, all probabilities and the logits."""
+        """Turn logits into predictions by name: the label, its probability, all probabilities and the logits.
+
+        A text that was read in several windows says in how many.
+        """
         predictions = []
-        for logits, probabilities in zip(outputs_RC, softmax(outputs_RC), strict=True):
+        logits_BC = self._logits(outputs_RC, inputs)
+        for logits, probabilities, windows in zip(logits_BC, softmax(logits_BC), inputs.counts.tolist(), strict=True):
             best = int(probabilities.argmax())
             predictions.append(
                 {
@@ -148,6 +185,7 @@ class Classification(Task):
                     "probabilities": dict(zip(self.classes, probabilities.tolist(), strict=True)),
                     "logits": logits.tolist(),
                 }
+                | ({"windows": windows} if windows > 1 else {})
             )
         return predictions
 
@@ -167,11 +205,18 @@ class Classification(Task):
         """Scores, classes, sources and the confusion matrix as tables."""
         return evaluation_report(dict(metrics), title)
 
-    def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
+    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """Draw confusion matrix, reliability, and Matthews correlation by batch."""
         plot_confusion(dict(metrics), folder / "confusion.png")
         plot_reliability(dict(metrics), folder / "reliability.png")
         plot_matthews_per_batch(metrics["matthews_per_batch"], metrics["matthews_correlation"], folder / "matthews.png")
+
+
+def _cross_entropy(logits_BC: Tensor, targets_B: Tensor, weights_C: Tensor, reduction: str, smoothing: float) -> Tensor:
+    logits_BC = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
+    return F.cross_entropy(
+        logits_BC, targets_B.to(logits_BC.device), weights_C.to(logits_BC), reduction=reduction, label_smoothing=smoothing
+    )
 
 
 def softmax(logits_BC: FloatArray) -> FloatArray:

@@ -26,6 +26,7 @@ from bertwright.evaluation.plots import plot_label_scores
 from bertwright.evaluation.report import per_class_table, per_source_table, scores_table
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
+from bertwright.tasks.regularisation import labels_apart, weighted
 from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, columns_of
 from bertwright.training.recipe import Recipe
 
@@ -48,7 +49,7 @@ class MultiLabel(Task):
     ARCHITECTURE = "BertForSequenceClassification"
     PIPELINE = "text-classification"
     METRICS: ClassVar = {"f1_micro": "F1, micro", "f1_macro": "F1, macro", "subset_accuracy": "subset accuracy"}
-    OPTIONS = Task.OPTIONS | {"class_weights", "labels", "label_separator", "thresholds"}
+    OPTIONS = Task.OPTIONS | {"class_weights", "labels", "label_separator", "thresholds", "r_drop"}
     PROBLEM = names.MULTI_LABEL
 
     # ------------------------------------------------------------------------------------------- examples
@@ -58,8 +59,6 @@ class MultiLabel(Task):
         """Yield the examples of a file."""
         columns = columns_of(recipe, labelled=labelled)
         if labelled and recipe.labels:
-            if recipe.label != Recipe.label:
-                raise BertwrightError("--label and --labels both say where the labels are: give one, and '' for the other")
             columns = dataclasses.replace(columns, label=None, labels=recipe.labels)
         yield from read_labelled(path, columns, recipe.label_separator)
 
@@ -83,7 +82,13 @@ class MultiLabel(Task):
 
     @classmethod
     def learn(cls, examples: Sequence[LabelledText], recipe: Recipe) -> Self:
-        """Take the labels from ``--labels``, or those that training rows have: numbers, then names, in order."""
+        """Take the labels from ``--labels``, or those that training rows have: numbers, then names, in order.
+
+        Raises:
+            BertwrightError: both ``--label`` and ``--labels`` say where they are.
+        """
+        if recipe.labels and recipe.label != Recipe.label:
+            raise BertwrightError("--label and --labels both say where the labels are: give one of them")
         classes = recipe.labels or names.in_order(label for example in examples for label in example.labels or ())
         if not classes:
             raise BertwrightError(
@@ -183,7 +188,8 @@ class MultiLabel(Task):
             )
             return entropies_BC.mean(1).sum()
 
-        return Loss(np.ones(len(targets_UC)), total)
+        weight_U = np.ones(len(targets_UC))
+        return Loss(weight_U, total, divergence=weighted(labels_apart, weight_U))
 
     # ---------------------------------------------------------------------------- predictions and measures
 
@@ -247,7 +253,7 @@ class MultiLabel(Task):
             parts += ["", per_source_table(metrics["per_source"], self.METRICS)]
         return Group(*parts)
 
-    def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
+    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """Draw F1, precision and recall of the most frequent labels."""
         plot_label_scores(metrics["per_class"], folder / "labels.png")
 

@@ -26,6 +26,7 @@ from bertwright.evaluation.plots import plot_predicted
 from bertwright.evaluation.report import per_source_table, scores_table
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
+from bertwright.tasks.regularisation import values_apart, weighted
 from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
 from bertwright.training.recipe import Recipe
 
@@ -45,6 +46,7 @@ class Regression(Task):
     SUMMARY = "a number for each text, or for each pair of texts"
     ARCHITECTURE = "BertForSequenceClassification"
     PIPELINE = "text-classification"
+    OPTIONS = Task.OPTIONS | {"r_drop"}
     METRICS: ClassVar = {
         "pearson": "Pearson correlation",
         "spearman": "Spearman correlation",
@@ -128,7 +130,8 @@ class Regression(Task):
             outputs_B1 = outputs_B1 if outputs_B1.dtype == torch.float64 else outputs_B1.float()
             return F.mse_loss(outputs_B1[:, 0], targets_U[torch.from_numpy(units)].to(outputs_B1), reduction="sum")
 
-        return Loss(np.ones(len(targets_U)), total)
+        weight_U = np.ones(len(targets_U))
+        return Loss(weight_U, total, divergence=weighted(values_apart, weight_U))
 
     # ---------------------------------------------------------------------------- predictions and measures
 
@@ -160,7 +163,7 @@ class Regression(Task):
             parts += ["", per_source_table(metrics["per_source"], self.METRICS)]
         return Group(*parts)
 
-    def draw_rows(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """Draw predicted against true scores."""
         true, predicted = ([float(record[name]) for record in records] for name in ("true", "predicted"))
         plot_predicted(true, predicted, folder / "scores.png")

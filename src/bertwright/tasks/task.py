@@ -38,10 +38,16 @@ class Loss:
 
     ``sum`` takes the head's outputs_RC for some units, unit after unit, and the numbers of these units; ``weight_U`` is
     the weight of each unit. So batches of any size, accumulated, give what one large batch would give.
+
+    A task whose labels are classes can have ``even``, the same sum as if every class had an equal share of each label
+    (what ``--label-smoothing`` mixes in). ``divergence`` takes two outputs for the same units and is the weighted sum of
+    how far they lie apart (what ``--r-drop`` adds). Without them these options belong not in the task's OPTIONS.
     """
 
     weight_U: FloatArray
     sum: Callable[[Tensor, IntArray], Tensor]
+    even: Callable[[Tensor, IntArray], Tensor] | None = None
+    divergence: Callable[[Tensor, Tensor, IntArray], Tensor] | None = None
 
 
 class Task:
@@ -51,8 +57,11 @@ class Task:
     ARCHITECTURE: ClassVar[str]  # what transformers calls the model
     PIPELINE: ClassVar[str]  # what model hubs call the task
     METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
+    ASKED: ClassVar[tuple[str, str]] = ('"a text"', '["a text"]')  # what predict takes, as a shell and as Python has it
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}  # options of a recipe whose default is another for this task
-    OPTIONS: ClassVar[frozenset[str]] = frozenset({"text", "pair", "label", "source"})  # of those that not all tasks read
+    OPTIONS: ClassVar[frozenset[str]] = frozenset(
+        {"text", "pair", "label", "label_names", "source", "quoting"}
+    )  # of those that not all tasks read
 
     # ------------------------------------------------------------------------------------------- examples
 
@@ -143,6 +152,11 @@ class Task:
         """The names of the classes; empty where there are none."""
         return ()
 
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """Those of METRICS that are measured with these labels; first: default."""
+        return self.METRICS
+
     def encode(self, tokenizer: Tokenizer, examples: Sequence[Any], recipe: Recipe) -> Inputs:
         """Encode examples as the model takes them."""
         return encode_texts(tokenizer, examples, recipe.max_length)
@@ -165,6 +179,10 @@ class Task:
         """The loss over these inputs."""
         raise NotImplementedError
 
+    def example_loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
+        """The loss that a model is judged by; that of training, unless this takes the parts of an example one by one."""
+        return self.loss(inputs, weights_C)
+
     # ---------------------------------------------------------------------------- predictions and measures
 
     def tuned(self, outputs_RC: FloatArray, inputs: Inputs) -> Self:
@@ -186,6 +204,17 @@ class Task:
         """Turn outputs into predictions for people, one for each example; ``predicted`` is the answer."""
         raise NotImplementedError
 
+    @classmethod
+    def beside(cls, texts: Sequence[str], given: Sequence[str]) -> Sequence[Any] | None:
+        """What goes with each text, of the ``--pair`` that a command line has beside them; None: nothing.
+
+        Raises:
+            BertwrightError: it does not fit the texts.
+        """
+        if given and len(given) != len(texts):
+            raise BertwrightError(f"{len(texts)} texts but {len(given)} --pair; each text needs its own")
+        return given or None
+
     def table(self, records: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
         """Predictions as rows of a CSV file, its header first."""
         yield ["text", "pair", "predicted", "skipped", "cut"]
@@ -196,11 +225,12 @@ class Task:
         """A measurement as tables for a terminal of 80 columns."""
         return scores_table(metrics, self.METRICS, title)
 
-    def draw(self, metrics: Mapping[str, Any], folder: Path) -> None:
-        """Write the plots of a measurement into a folder; nothing where there is nothing to see."""
+    def files(self, records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """Further files of an evaluation, by name, made of its records: what the official scripts of a task take."""
+        return {}
 
-    def draw_rows(self, records: Sequence[Mapping[str, Any]], folder: Path) -> None:
-        """Write the plots that show single examples, of an evaluation's records; nothing where none does."""
+    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        """Write the plots of a measurement and of its rows into a folder; nothing where there is nothing to see."""
 
 
 def columns_of(recipe: Recipe, *, labelled: bool = True) -> Columns:
@@ -213,4 +243,6 @@ def columns_of(recipe: Recipe, *, labelled: bool = True) -> Columns:
         names=recipe.columns,
         delimiter=recipe.delimiter,
         quoting=recipe.quoting,
+        uneven_rows=recipe.uneven_rows,
+        label_names=tuple(recipe.names_of_labels().items()),
     )

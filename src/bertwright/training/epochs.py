@@ -74,7 +74,8 @@ class RowObjective:
 
     def share(self, batch: Batch, noise: Noise) -> Share:
         """The batch's share of the step's loss."""
-        return Share(self.loss_sum(batch.rows, noise) / batch.step_weight, self.tokens(batch.rows), {})
+        # Rows without weight, alone in a step, leave nothing to divide by.
+        return Share(self.loss_sum(batch.rows, noise) / (batch.step_weight or 1.0), self.tokens(batch.rows), {})
 
     def validate(self) -> dict[str, float]:
         """Measure the model as it is."""

@@ -37,6 +37,9 @@ class Observer(Protocol):
     def record(self, record: Record) -> None:
         """A record for ``history.jsonl``: its ``kind`` is ``step`` or ``validation``."""
 
+    def flush(self) -> None:
+        """A state is about to be saved: what was recorded so far must last as long as that."""
+
     def end(self) -> None:
         """Training is over, whatever the reason."""
 
@@ -77,7 +80,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How it is trained: for ``total`` optimizer steps, or for ``max_seconds`` by the clock.
+    """How it is trained: for ``total`` optimizer steps, or for ``max_seconds`` by the clock, last validation included.
 
     ``per_epoch`` counts the steps of one pass over the rows, or those between two validations where there are no
     passes to count (``in_epochs`` off).
@@ -105,7 +108,8 @@ class Plan:
 class Outcome:
     """How training went. ``best`` holds the trained weights of the best validation; None if there was none yet.
 
-    ``seconds`` counts the steps alone, ``elapsed`` all from the beginning on: validations and saving too.
+    ``seconds`` counts the steps alone, ``elapsed`` all from the beginning on: validations and saving too. ``reserve`` is
+    the longest that a validation took so far, in seconds.
     """
 
     step: int = 0
@@ -116,6 +120,7 @@ class Outcome:
     best_value: float = math.nan
     seconds: float = 0.0
     elapsed: float = 0.0
+    reserve: float = 0.0
     tokens: int = 0
     finished: bool = False
     validations: list[Record] = field(default_factory=list)
@@ -161,11 +166,14 @@ def train(
             clock.read()
             observer.record(record)
             last = _done(plan, outcome)
-            if outcome.step % plan.per_epoch == 0 or last:
+            if last or _validation_is_due(plan, outcome):
+                began_at = outcome.elapsed
                 _validate(optimizer, objective, plan, observer, outcome)
                 clock.read()
+                outcome.reserve = max(outcome.reserve, outcome.elapsed - began_at)
             stopping = processes.any(stop()) and not last
             if states is not None and (stopping or last or clock.save_is_due(plan)):
+                observer.flush()
                 _save(states, optimizer, objective, outcome, processes)
                 clock.saved()
             if stopping:
@@ -203,11 +211,20 @@ class _Clock:
 
 def _progress(plan: Plan, outcome: Outcome) -> float:
     by_steps = outcome.step / plan.total if plan.total is not None else 0.0
-    return min(max(by_steps, outcome.elapsed / plan.max_seconds), 1.0)
+    left_for_steps = plan.max_seconds - outcome.reserve
+    by_clock = outcome.elapsed / left_for_steps if outcome.elapsed < left_for_steps else 1.0
+    return min(max(by_steps, by_clock), 1.0)
 
 
 def _done(plan: Plan, outcome: Outcome) -> bool:
     return _progress(plan, outcome) >= 1
+
+
+def _validation_is_due(plan: Plan, outcome: Outcome) -> bool:
+    if plan.max_seconds < math.inf and not outcome.validations and _progress(plan, outcome) >= 0.5:
+        return True  # one comes halfway at the latest, to know how much time to keep for the last
+    time_is_left = outcome.elapsed + 2 * outcome.reserve < plan.max_seconds  # for this one, more steps and the last
+    return outcome.step % plan.per_epoch == 0 and time_is_left
 
 
 # A schedule by the clock goes through this many ticks in place of steps.
@@ -260,21 +277,21 @@ def _diverged(what: str, value: float, step: int, plan: Plan) -> BertwrightError
 
 
 def _validate(optimizer: Optimizer, objective: Objective, plan: Plan, observer: Observer, outcome: Outcome) -> None:
+    epoch = math.ceil(outcome.step / plan.per_epoch)
     with optimizer.averaged():
         values = objective.validate()
-    epoch = math.ceil(outcome.step / plan.per_epoch)
+        value = values.get(plan.metric, math.nan)
+        better = math.isnan(outcome.best_value) or (
+            value < outcome.best_value if plan.metric == "loss" else value > outcome.best_value
+        )
+        if better:
+            outcome.best_value, outcome.best_step, outcome.best_epoch = value, outcome.step, epoch
+            outcome.best_decay = optimizer.decay
+            if plan.keep_best:
+                outcome.best = {name: p.detach().clone() for name, p in optimizer.parameters.items()}
     record: Record = {"kind": "validation", "step": outcome.step, **({"epoch": epoch} if plan.in_epochs else {}), **values}
     outcome.validations.append(record)
     observer.record(record)
-    value = values.get(plan.metric, math.nan)
-    better = math.isnan(outcome.best_value) or (
-        value < outcome.best_value if plan.metric == "loss" else value > outcome.best_value
-    )
-    if better:
-        outcome.best_value, outcome.best_step, outcome.best_epoch = value, outcome.step, epoch
-        outcome.best_decay = optimizer.decay
-        if plan.keep_best:
-            outcome.best = {name: p.detach().clone() for name, p in optimizer.parameters.items()}
 
 
 def _out_of_patience(outcome: Outcome, plan: Plan) -> bool:
@@ -284,7 +301,7 @@ def _out_of_patience(outcome: Outcome, plan: Plan) -> bool:
 
 
 _COUNTERS = (
-    "step", "best_decay", "best_step", "best_epoch", "best_value", "seconds", "elapsed", "tokens", "validations",
+    "step", "best_decay", "best_step", "best_epoch", "best_value", "seconds", "elapsed", "reserve", "tokens", "validations",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,11 @@ class Observers:
         """Tell all."""
         for observer in self._observers:
             observer.record(record)
+
+    def flush(self) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.flush()
 
     def end(self) -> None:
         """Tell all."""
@@ -62,6 +68,12 @@ class History:
         """Append a line."""
         assert self._file is not None
         self._file.write(json.dumps(record) + "\n")
+
+    def flush(self) -> None:
+        """Bring all lines to the disk, past a power cut."""
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def end(self) -> None:
         """Close the file."""
@@ -105,6 +117,8 @@ class ProgressBar:
 
     def begin(self, step: int, total: int | None) -> None:
         """Show the bar."""
+        if step:
+            self._say(f"{self._title}: going on after step {step:,}")
         self._total = total
         self._began = (float(step), time.monotonic())
         if self._console.is_terminal:
@@ -147,6 +161,9 @@ class ProgressBar:
         where = f"epoch {record['epoch']}: validation" if "epoch" in record else f"step {record['step']:,}: held-out"
         self._say(f"{where} {shown}")
 
+    def flush(self) -> None:
+        """Nothing of it lasts."""
+
     def _rates(self, step: int) -> tuple[float, str]:
         """Steps a second since the beginning, and as shown: with the tokens, where there are many."""
         first, began = self._began
@@ -186,6 +203,10 @@ class TensorBoard:
         """Write one scalar for each number."""
         for name, value in _measured(record).items():
             self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+    def flush(self) -> None:
+        """Bring all events to their file."""
+        self._writer.flush()
 
     def end(self) -> None:
         """Flush and close."""

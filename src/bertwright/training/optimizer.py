@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,27 @@ def _turns(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and name.startswith("encoder.")
 
 
+def layer_rate(name: str, decay: float, layers: int) -> float:
+    """The part of the learning rate that a parameter gets, where rates fall by ``decay`` from layer to layer.
+
+    Pooler and head get all of it, the topmost of ``layers`` layers ``decay`` of it, each layer below that much less, the
+    embeddings the least (Howard & Ruder 2018, section 3.2).
+    """
+    if name.startswith("embeddings."):
+        return decay ** (layers + 1)
+    if name.startswith("encoder.layer."):
+        return float(decay ** (layers - int(name.split(".")[2])))
+    return 1.0
+
+
+def _all_of_it(name: str) -> float:
+    return 1.0
+
+
+# The rows of these that never occur stay outside while the others are trained.
+_WORDS = "embeddings.word_embeddings.weight"
+
+
 class Optimizer:
     """Updates the parameters of ``model`` that are trained.
 
@@ -39,11 +60,14 @@ class Optimizer:
         beta2: decay of Adam's second moment.
         muon: update the encoder's matrices by Muon (Jordan et al. 2024), at AdamW's learning rate: its updates are
             scaled to the size of AdamW's (Liu et al. 2025).
-        average: decay of a running average of the weights, which validation and the final model use; 0 for none.
+        average: decay of a running average of the weights, which validation and the final model use; 0 for none. It
+            begins as the plain mean of the weights after each step, until these are as many as the average looks back
+            on: so a short run's average has nothing of the weights that it began with.
+        part: the part of the learning rate that each parameter gets, by name.
         scale_loss: scale losses so that float16 gradients do not vanish; steps whose gradients overflow are skipped.
 
     ``decay`` is the product of all decay factors so far: what an embedding row that never had a gradient has been
-    multiplied by (see :mod:`bertwright.training.vocabulary`).
+    multiplied by (see :mod:`bertwright.training.vocabulary`). Where the model has the averaged weights, it is their own.
     """
 
     def __init__(
@@ -56,6 +80,7 @@ class Optimizer:
         beta2: float = 0.999,
         muon: bool = False,
         average: float = 0.0,
+        part: Callable[[str], float] = _all_of_it,
         scale_loss: bool = False,
     ) -> None:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -68,19 +93,16 @@ class Optimizer:
         self._sharded = any(isinstance(p, DTensor) for p in self.parameters.values())
         by_muon = {name: p for name, p in self.parameters.items() if muon and _turns(name, p)}
         by_adam = {name: p for name, p in self.parameters.items() if name not in by_muon}
-        groups: list[Group] = [
-            {"params": [p for name, p in by_adam.items() if decays(name, p)], "weight_decay": weight_decay},
-            {"params": [p for name, p in by_adam.items() if not decays(name, p)], "weight_decay": 0.0},
-        ]
+        self._part_of_words = part(_WORDS)
         self._optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, betas=(0.9, beta2), eps=epsilon, fused=True)
+            torch.optim.AdamW(_groups(by_adam, weight_decay, part), betas=(0.9, beta2), eps=epsilon, fused=True)
         ]
         if by_muon:
-            self._optimizers.append(
-                torch.optim.Muon(by_muon.values(), weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-            )
+            self._optimizers.append(torch.optim.Muon(_groups(by_muon, weight_decay, part), adjust_lr_fn="match_rms_adamw"))
         self._average_decay = average
         self._average = {name: p.detach().clone() for name, p in self.parameters.items()} if average else {}
+        self._averaged = 0  # steps that the average has seen
+        self._averages_decay = 1.0
         self._scaler = torch.amp.GradScaler(self.device.type) if scale_loss else None
 
     @property
@@ -134,31 +156,39 @@ class Optimizer:
                 torch._foreach_mul_(gradients, self._clip / norm)
             for optimizer in self._optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["part"]
                 optimizer.step()
-            self.decay *= 1 - rate * self._weight_decay
+            self.decay *= 1 - rate * self._part_of_words * self._weight_decay
             if self._average:
-                weights = [p.detach() for p in self.parameters.values()]
-                torch._foreach_lerp_(list(self._average.values()), weights, 1 - self._average_decay)
+                self._update_average()
         if self._scaler is not None:
             self._scaler.update()
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         return norm
 
+    def _update_average(self) -> None:
+        self._averaged += 1
+        share = max(1 - self._average_decay, 1 / self._averaged)
+        weights = [p.detach() for p in self.parameters.values()]
+        torch._foreach_lerp_(list(self._average.values()), weights, share)
+        self._averages_decay += share * (self.decay - self._averages_decay)
+
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within this context the model has the averaged weights, if an average is kept."""
+        """Within this context the model has the averaged weights, and ``decay`` is theirs, if an average is kept."""
         if not self._average:
             yield
             return
         held = {name: p.detach().clone() for name, p in self.parameters.items()}
+        decay, self.decay = self.decay, self._averages_decay
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(self._average[name])
         try:
             yield
         finally:
+            self.decay = decay
             with torch.no_grad():
                 for name, parameter in self.parameters.items():
                     parameter.copy_(held[name])
@@ -184,7 +214,9 @@ class Optimizer:
 
     def values(self) -> dict[str, Any]:
         """What a state has to hold besides, as JSON."""
-        return {"decay": self.decay, "scaler": None if self._scaler is None else self._scaler.state_dict()}
+        scaler = None if self._scaler is None else self._scaler.state_dict()
+        average = {"steps": self._averaged, "decay": self._averages_decay} if self._average else None
+        return {"decay": self.decay, "average": average, "scaler": scaler}
 
     def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> None:
         """Take back what :meth:`tensors` and :meth:`values` gave.
@@ -196,6 +228,8 @@ class Optimizer:
         if (bool(self._average), self._scaler is not None) != (bool(average), values["scaler"] is not None):
             raise BertwrightError("the saved state does not fit this run's averaging or precision; use the run's own recipe")
         self.decay = values["decay"]
+        if self._average:
+            self._averaged, self._averages_decay = values["average"]["steps"], values["average"]["decay"]
         if self._scaler is not None:
             self._scaler.load_state_dict(values["scaler"])
         with torch.no_grad():
@@ -221,11 +255,21 @@ class Optimizer:
         if len(self._optimizers) == 1:
             return self._optimizers[0]
         adamw, muon = self._optimizers
-        return muon if any(parameter is p for p in muon.param_groups[0]["params"]) else adamw
+        return muon if any(parameter is p for group in muon.param_groups for p in group["params"]) else adamw
 
     def _state(self, parameter: Tensor) -> Mapping[str, Tensor]:
         state: Mapping[str, Tensor] = self._of(parameter).state[parameter]
         return state
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], weight_decay: float, part: Callable[[str], float]) -> list[Group]:
+    """Parameters that are updated alike, together."""
+    groups: dict[tuple[float, float], Group] = {}
+    for name, parameter in parameters.items():
+        decay, share = weight_decay if decays(name, parameter) else 0.0, part(name)
+        group = groups.setdefault((decay, share), {"params": [], "weight_decay": decay, "part": share})
+        group["params"].append(parameter)
+    return list(groups.values())
 
 
 def _whole(value: Tensor) -> Tensor:

@@ -37,7 +37,6 @@ class Options:
 
     COMMAND: ClassVar[str]  # the command that takes these options
     FILE: ClassVar[str]  # where they lie in the model's directory
-    INPUTS: ClassVar[tuple[str, ...]]  # which of them name files that a run reads
     # Where and how a run computes, but not what: another choice gives the same model, or one as good.
     FREE: ClassVar[frozenset[str]] = frozenset(
         {"out", "overwrite", "resume", "save_every", "tensorboard", "device", "threads"}
@@ -115,6 +114,10 @@ class Options:
     def ineffective(self) -> dict[str, str]:
         """Why options have no effect beside the others, by name: a reason, or an empty string where they have one."""
         return {}
+
+    def input_files(self) -> list[tuple[str, str]]:
+        """The files that a run reads, each behind the option that names it."""
+        raise NotImplementedError
 
     def without_effect(self, unread: Iterable[str] = ()) -> list[str]:
         """Say of each option that is not at its default, but has no effect beside the others, why that is so.

@@ -25,7 +25,6 @@ class PretrainingRecipe(Options):
 
     COMMAND = "pretrain"
     FILE = "pretraining.toml"
-    INPUTS = ("corpus",)
     FREE = Options.FREE | {"micro_tokens", "recompute", "shard", "compile", "save_minutes", "validate_every"}
     MAY_CHANGE = Options.MAY_CHANGE | {"epochs", "steps", "max_time"}
 
@@ -125,6 +124,10 @@ class PretrainingRecipe(Options):
     def max_seconds(self) -> float:
         """The time budget in seconds; infinite without one."""
         return math.inf if self.max_time is None else _seconds(self.max_time)
+
+    def input_files(self) -> list[tuple[str, str]]:
+        """The files that a run reads, each behind the option that names it."""
+        return [] if self.corpus is None else [("corpus", self.corpus)]
 
     def ineffective(self) -> dict[str, str]:
         """Why options have no effect beside the others."""

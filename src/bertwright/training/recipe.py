@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -19,8 +20,7 @@ class Recipe(Options):
 
     COMMAND = "finetune"
     FILE = "recipe.toml"
-    INPUTS = ("train", "validation", "test")
-    MAY_CHANGE = Options.MAY_CHANGE | {"epochs", "steps", "patience", "seeds"}
+    MAY_CHANGE = Options.MAY_CHANGE | {"epochs", "steps", "patience", "seeds", "keep"}
 
     model: str = option("minilm", "Model", "Alias, directory, weights file, or hub id of the checkpoint to start from.")
     revision: str | None = option(None, "Model", "Branch, tag or commit of a hub id.")
@@ -35,17 +35,27 @@ class Recipe(Options):
     freeze: str = option(
         "none", "Model", "What stays as it is: none, encoder, or first:N (embeddings and the first N layers)."
     )
+    reinit_layers: int = option(0, "Model", "Top layers that begin anew, and with them the pooler and the head.", low=0)
 
     task: str = option("classification", "Data", "What is learned; 'bertwright tasks' lists them.")
-    train: str | None = option(None, "Data", "Training rows: .tsv, .csv, .jsonl or .parquet.")
+    dataset: str | None = option(None, "Data", "A known data set by name; 'bertwright tasks' lists them.")
+    data: str | None = option(None, "Data", "Directory that holds its files; without, the hub is read.")
+    train: str | None = option(None, "Data", "Training rows: .tsv, .csv, .jsonl, .parquet or hub:name:config:split.")
     validation: str | None = option(None, "Data", "Validation rows; without, a part of the training rows is set aside.")
     test: str | None = option(None, "Data", "Test rows, judged once, after training.")
+    also_test: tuple[str, ...] = option((), "Data", "Further test sets, each with a name: name=path,name=path.")
     columns: tuple[str, ...] = option((), "Data", "Comma-separated names for the columns of a file without a header.")
     text: str = option("text", "Data", "Column of the text.")
     pair: str | None = option(None, "Data", "Column of the second text, for pairs.")
+    endings: tuple[str, ...] = option(
+        (), "Data", "Columns of the endings to choose from, or the one that lists them; default: as in SWAG."
+    )
     label: str = option("label", "Data", "Column of the label; numbers or names.")
     labels: tuple[str, ...] = option((), "Data", "Columns of 0 and 1, one a label, instead of --label (multi-label).")
     label_separator: str = option(",", "Data", "What stands between the labels of a text cell (multi-label).")
+    label_names: tuple[str, ...] = option(
+        (), "Data", "Names for labels that a file has as numbers or codes: 0=negative,1=positive."
+    )
     source: str | None = option(None, "Data", "Column to report results by.")
     delimiter: str | None = option(None, "Data", "Column separator; default: tab for .tsv, comma for .csv.")
     quoting: str = option(
@@ -54,9 +64,36 @@ class Recipe(Options):
         "Are quotes literal characters or do they enclose fields? auto: literal in .tsv.",
         choices=("auto", "literal", "csv"),
     )
+    uneven_rows: str = option(
+        "error",
+        "Data",
+        "Rows of another number of columns: an error, or left out and counted.",
+        choices=("error", "skip"),
+    )
+    token_column: str | None = option(
+        None, "Data", "Column of the word, a number or a name; default: the first.", number_too=True
+    )
+    tag_column: str | None = option(
+        None, "Data", "Column of its tag, a number or a name; default: the last.", number_too=True
+    )
+    drop_from_token: str | None = option(None, "Data", "Regular expression of what is no part of a word.")
+    scheme: str = option(
+        "auto",
+        "Data",
+        "Do tags mark spans (IOB1, IOB2, IOBES, BMES …), or are they taken as they stand? auto: as they look.",
+        choices=("auto", "spans", "plain"),
+    )
     validation_fraction: float = option(0.1, "Data", "Part of the training rows set aside.", above=0, high=0.9)
     split_seed: int = option(2018, "Data", "Seed of that split; the same for all --seeds.", low=0, high=LARGEST_SEED)
     max_length: int = option(128, "Data", "Tokens of a text or pair; longer ones are cut, counted and told.", low=3)
+    stride: int | None = option(
+        None,
+        "Data",
+        "Read longer texts in windows of --max-length that share so many tokens, instead of cutting them.",
+        low=0,
+    )
+    question_length: int = option(64, "Data", "Tokens of a question; longer ones are cut, counted and told.", low=1)
+    answer_length: int = option(30, "Data", "Tokens of the longest answer that is looked for.", low=1)
 
     learning_rate: float = option(5e-5, "Training", "Peak learning rate.", above=0)
     batch_size: int = option(32, "Training", "Texts a step.", low=1)
@@ -71,6 +108,19 @@ class Recipe(Options):
     dropout: float | None = option(
         None, "Training", "Dropout everywhere; default: as the model's config says.", low=0, high=0.99
     )
+    layer_decay: float = option(
+        1.0, "Training", "Learning rate of a layer as part of that of the layer above it; 1: all alike.", above=0, high=1
+    )
+    label_smoothing: float = option(
+        0.0, "Training", "Part of each label that is spread evenly over all classes.", low=0, high=0.99
+    )
+    r_drop: float = option(
+        0.0, "Training", "R-Drop: weight of the divergence of two passes with other dropout; 0: one pass.", low=0
+    )
+    average: float = option(
+        0.0, "Training", "Decay of a running average of the weights, which is validated and kept; 0: none.",
+        low=0, high=0.99999,
+    )  # fmt: skip
     class_weights: str = option(
         "none", "Training", "Loss weights: none, balanced, or name=weight,name=weight for skewed data."
     )
@@ -87,13 +137,26 @@ class Recipe(Options):
     )
     patience: int = option(0, "Training", "Stop after this many epochs without a better one; 0: never.", low=0)
     seed: int = option(0, "Training", "Seed of order, dropout and new weights.", low=0, high=LARGEST_SEED)
+    init_seed: int | None = option(
+        None,
+        "Training",
+        "Seed of new weights, the same for all --seeds; default: each seed's own.",
+        low=0,
+        high=LARGEST_SEED,
+    )
     seeds: int = option(
         1, "Training", "Train this many seeds, report mean and deviation, keep the best by validation.", low=1
+    )
+    keep: str = option(
+        "best",
+        "Training",
+        "Of several seeds, the best, or the mean of their weights (soup) where that is better on validation.",
+        choices=("best", "soup"),
     )
 
     def ineffective(self) -> dict[str, str]:
         """Why options have no effect beside the others."""
-        files = [path for path in (self.train, self.validation, self.test) if path is not None]
+        files = [path for _, path in self.input_files()]
         no_table = "where no file is delimited text" if not any(is_delimited(path) for path in files) else ""
         validation = "beside --validation" if self.validation is not None else ""
         return {
@@ -101,16 +164,64 @@ class Recipe(Options):
             "head_size": "" if self.head_layers else "without --head-layers",
             "epochs": "beside --steps" if self.steps is not None else "",
             "revision": "beside --config" if self.config is not None else "",
+            "reinit_layers": "beside --config" if self.config is not None else "",
+            "layer_decay": "with --freeze encoder" if self.freeze == "encoder" else "",
+            "r_drop": "with --dropout 0" if self.dropout == 0 else "",
+            "keep": "with one seed" if self.seeds == 1 else "",
             "validation_fraction": validation,
             "split_seed": validation,
             "columns": no_table,
             "delimiter": no_table,
             "quoting": no_table,
+            "uneven_rows": no_table,
         }
+
+    def input_files(self) -> list[tuple[str, str]]:
+        """The files that a run reads, each behind the option that names it."""
+        named = [(name, getattr(self, name)) for name in ("train", "validation")]
+        named += [("test" if name == "test" else "also_test", path) for name, path in self.test_sets().items()]
+        return [(name, path) for name, path in named if path is not None]
+
+    def test_sets(self) -> dict[str, str]:
+        """The files to judge by, by the name that their measurement gets: ``test``, and ``test-NAME`` of ``also_test``.
+
+        Raises:
+            BertwrightError: a further one has no name that a folder can have, or the name of another.
+        """
+        sets = {} if self.test is None else {"test": self.test}
+        for given in self.also_test:
+            name, equals, path = given.partition("=")
+            if not (equals and path and re.fullmatch(r"[\w-]+", name)):
+                raise BertwrightError(f"--also-test is {given!r}; use name=path, the name of letters, digits, - and _")
+            if f"test-{name}" in sets:
+                raise BertwrightError(f"--also-test names two test sets {name!r}; give each its own name")
+            sets[f"test-{name}"] = path
+        return sets
+
+    def names_of_labels(self) -> dict[str, str]:
+        """What ``label_names`` makes of a label that stands in a file.
+
+        Raises:
+            BertwrightError: it is not of the form label=name, or names a label twice.
+        """
+        names: dict[str, str] = {}
+        for given in self.label_names:
+            label, equals, name = (part.strip() for part in given.partition("="))
+            if not (label and equals and name):
+                raise BertwrightError(f"--label-names has {given!r}; use label=name, such as 0=negative,1=positive")
+            if label in names:
+                raise BertwrightError(f"--label-names names the label {label!r} twice")
+            names[label] = name
+        return names
 
 
 # The options that say how a file of examples is to be read.
-READING = ("text", "pair", "label", "labels", "label_separator", "source", "columns", "delimiter", "quoting")
+READING = (
+    *("text", "pair", "endings", "label", "labels", "label_separator", "label_names", "source"),
+    *("columns", "delimiter", "quoting", "uneven_rows", "token_column", "tag_column", "drop_from_token"),
+)
+# Those of them that name answers, which nobody looks for where there are to be predicted.
+ANSWERS = ("label", "labels", "label_separator", "label_names", "source", "tag_column")
 
 
 def preset(name: str) -> dict[str, Any]:

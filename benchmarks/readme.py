@@ -1,0 +1,114 @@
+"""README's tables of numbers, out of the files in `benchmarks/results`: `python -m benchmarks.readme` writes them anew.
+
+A test holds README to what this makes, so that no figure there is without its file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import records
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+SIDES = {
+    "padded-128": "transformers, padded to 128 tokens",
+    "padded-longest": "transformers, padded to the batch's longest",
+    "trainer": "transformers.Trainer, grouped by length",
+    "bertwright": "**bertwright**",
+    "bertwright-bfloat16": "**bertwright**, products in bfloat16",
+}
+
+
+def results(name: str) -> dict[str, Any]:
+    """What a result file holds."""
+    found = records.held(name)
+    assert found is not None, f"{name}: no such result"
+    return found
+
+
+def speed() -> str:
+    """Fine-tuning, prediction and pretraining beside their peers."""
+    fine, losses, predicted = results("finetune_cpu_speed"), results("finetune_cpu_losses"), results("predict_cpu")
+    pretrained = results("pretrain_cpu_128")
+    lines = [
+        "Fine-tuning all-MiniLM-L6-v2 on CoLA, batches of 32, float32 unless said, 2 cores of an AMD EPYC (Zen 4), median",
+        "of three rounds in turns ([finetune_cpu_speed.json](benchmarks/results/finetune_cpu_speed.json)):",
+        "",
+        "| | steps/s | real tokens/s | memory | bertwright is faster by |",
+        "|---|---|---|---|---|",
+    ]
+    for side, title in SIDES.items():
+        m, ratio = fine["medians"][side], fine["ratios_bertwright_over"].get(side)
+        lines.append(
+            f"| {title} | {m['steps_per_second']:.2f} | {m['tokens_per_second']:,.0f} | "
+            f"{m['peak_memory_bytes'] / 2**30:.1f} GiB | " + (f"{ratio['real_tokens']:.1f} times" if ratio else "") + " |"
+        )
+    lines += [
+        "",
+        "Without dropout, the losses of its packed batches and of transformers' padded ones differ by at most "
+        f"{losses['largest_difference']:.0e}",
+        f"over {len(losses['curves']['bertwright'])} steps "
+        "([finetune_cpu_losses.json](benchmarks/results/finetune_cpu_losses.json)).",
+        "",
+        "Prediction, float32, whole calls with tokenisation, beside transformers with sorted batches",
+        "([predict_cpu.json](benchmarks/results/predict_cpu.json)):",
+        "",
+        "| | transformers | bertwright | |",
+        "|---|---|---|---|",
+    ]
+    for name in ("CoLA sentences", "SQuAD paragraphs"):
+        theirs, ours = (predicted[name]["texts_per_second"][side] for side in ("transformers", "bertwright"))
+        lines.append(f"| {name} | {theirs:.0f} texts/s | {ours:.0f} texts/s | {predicted[name]['ratio']:.1f} times |")
+    lines += [
+        "",
+        "Pretraining (masked words and next sentence, 64 sequences of 128 tokens, float32) beside `BertForPreTraining` with",
+        "its usual collator ([pretrain_cpu_128.json](benchmarks/results/pretrain_cpu_128.json)):",
+        "",
+        "| config | transformers | bertwright | | of the machine's peak |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("mini", "small"):
+        if name in pretrained:
+            found = pretrained[name]
+            theirs, ours = (found["tokens_per_second"][side] for side in ("transformers", "bertwright"))
+            share = found["fraction_of_peak"]["bertwright"]
+            lines.append(
+                f"| {name} | {theirs:,.0f} tokens/s | {ours:,.0f} tokens/s | {found['ratio']:.1f} times | {share:.0%} |"
+            )
+    return "\n".join(lines)
+
+
+def quality() -> str:
+    """Scores over seeds beside the peer's."""
+    lines = [
+        "Quality: Matthews correlation on CoLA, four epochs at 5e-5, best epoch by validation, mean ± standard deviation",
+        "over seeds ([bertwright](benchmarks/results/finetune_cpu_quality_bertwright_5e-5.json),",
+        "[transformers](benchmarks/results/finetune_cpu_quality_padded_longest_5e-5.json)):",
+        "",
+        "| | seeds | validation | out of domain |",
+        "|---|---|---|---|",
+    ]
+    for side in ("padded-longest", "bertwright"):
+        found = results(f"finetune_cpu_quality_{side.replace('-', '_')}_5e-5")
+        spread = [
+            f"{found['summary'][part]['mean']:.3f} ± {found['summary'][part]['standard_deviation']:.3f}"
+            for part in ("validation", "test")
+        ]
+        lines.append(f"| {SIDES[side]} | {len(found['seeds'])} | {' | '.join(spread)} |")
+    return "\n".join(lines)
+
+
+def filled(text: str) -> str:
+    """README with its tables made anew."""
+    parts: dict[str, Callable[[], str]] = {"speed": speed, "quality": quality}
+    for name, make in parts.items():
+        begin, end = f"<!-- numbers: {name} -->", "<!-- /numbers -->"
+        text = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{make()}\n{end}", text, count=1, flags=re.S)  # noqa: B023
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")

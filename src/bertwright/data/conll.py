@@ -1,0 +1,266 @@
+"""Read sentences with tags: CoNLL's columns, a word a line, and JSON lines with tokens and tags or with character spans.
+
+Every problem names its file and line. Nothing is skipped: what cannot be read ends the reading.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertwright.data.readers import JSON_LINES, _opened, _separator, json_lines, lines_of
+from bertwright.data.tagged import TaggedExample, words_of
+from bertwright.data.tags import OUTSIDE
+from bertwright.errors import BertwrightError, did_you_mean, tell
+
+DOCUMENT = "-DOCSTART-"  # in the first column: a document begins, and the line is no word
+_UNIVERSAL = ".conllu"  # of Universal Dependencies: comments, and words that stand for several
+_BLANKS = " \t"  # no other white space separates columns: it may be a word in some data
+_WIDE_SPACES = re.compile(f"[{_BLANKS}]+")
+
+
+@dataclass(frozen=True)
+class TagColumns:
+    """Where words and tags are.
+
+    In columns, ``token`` and ``tag`` are numbers from 1 or one of ``names``; None: the first and the last, and those of
+    form and UPOS in CoNLL-U. In JSON lines they are fields; None: ``tokens``, and ``tags`` or ``spans``. What ``drop``
+    matches is left out of each word. Unless ``labelled``, tags are not looked for.
+    """
+
+    token: str | None = None
+    tag: str | None = None
+    text: str = "text"
+    names: tuple[str, ...] = ()
+    delimiter: str | None = None
+    drop: str | None = None
+    labelled: bool = True
+
+    def cleaned(self, word: str, where: str) -> str:
+        """The word without what is to be dropped.
+
+        Raises:
+            BertwrightError: nothing is left of it.
+        """
+        if self.drop is None:
+            return word
+        try:
+            rest = re.sub(self.drop, "", word)
+        except re.error as error:
+            raise BertwrightError(f"--drop-from-token: {self.drop!r} is no regular expression: {error}") from None
+        if not rest:
+            raise BertwrightError(
+                f"{where}: --drop-from-token {self.drop!r} leaves nothing of the word {word!r}; one that asks for a "
+                f"character before it does, such as {'(?<=.)' + self.drop!r}"
+            )
+        return rest
+
+
+def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
+    """Yield the sentences of a file in order: JSON lines if its name ends in .jsonl or .ndjson, else columns.
+
+    Columns are separated by tabs if the first line with a word has one, else by blanks; a delimiter settles it. Empty
+    lines and lines that begin with -DOCSTART- stand between sentences.
+
+    Raises:
+        BertwrightError: the file is missing, not to be read or empty, or a sentence cannot be read (names the line).
+    """
+    if path.suffix.lower() == ".parquet":
+        raise BertwrightError(f"{path}: words and tags are read from columns or JSON lines, not Parquet; convert it")
+    rows = _json_sentences(path, columns) if path.suffix.lower() in JSON_LINES else _column_sentences(path, columns)
+    empty = True
+    for example in rows:
+        empty = False
+        yield example
+    if empty:
+        raise BertwrightError(f"{path}: the file has no sentences; is it the right one?")
+
+
+# ------------------------------------------------------------------------------------------------------------- columns
+
+
+def _column_sentences(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
+    words: list[str] = []
+    tags: list[str] = []
+    begin = 0
+    for number, row in _word_lines(path, columns):
+        if row is not None:
+            if not words:
+                begin = number
+            words.append(row[0])
+            tags.append(row[1])
+        elif words:
+            yield TaggedExample.of_words(words, f"{path}:{begin}", tags if columns.labelled else None)
+            words, tags = [], []
+
+
+def _word_lines(path: Path, columns: TagColumns) -> Iterator[tuple[int, tuple[str, str] | None]]:
+    """Yield (line number, word and tag), and None in their place between sentences and at the end."""
+    universal = path.suffix.lower() == _UNIVERSAL
+    separator = "\t" if universal else None if columns.delimiter is None else _separator(columns.delimiter)
+    token_place, tag_place, width, number = 0, 0, 0, 0
+    with _opened(path) as file:
+        for number, line in lines_of(file, str(path)):
+            if not line.strip(_BLANKS + (separator or "")):
+                yield number, None
+                continue
+            if line.startswith(DOCUMENT):
+                yield number, None
+                continue
+            if universal and line.startswith("#"):
+                continue
+            if not width:
+                separator = "\t" if separator is None and "\t" in line.strip(_BLANKS) else separator
+            cells = _cells(line, separator)
+            if not width:
+                width = len(cells)
+                token_place, tag_place = _places(columns, width, universal, f"{path}:{number}")
+            elif len(cells) != width:
+                raise BertwrightError(
+                    f"{path}:{number}: {len(cells)} columns where {width} are expected, as in the lines before; they are "
+                    f"separated by {'blanks' if separator is None else repr(separator)}, see --delimiter"
+                )
+            if universal and not cells[0].isdecimal():
+                continue  # a word that the next lines take apart, or one that is not in the text
+            word, tag = cells[token_place], cells[tag_place].strip()
+            if not word or (columns.labelled and not tag):
+                raise BertwrightError(f"{path}:{number}: the {'tag' if word else 'word'} is missing; fill it in")
+            yield number, (columns.cleaned(word, f"{path}:{number}") if columns.drop else word, tag)
+    yield number, None
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    if separator is None:
+        return _WIDE_SPACES.split(line.strip(_BLANKS))
+    trailing = _BLANKS if separator == "\t" else " "
+    # A blank may be a word of its own, between two tabs.
+    return [cell.strip(_BLANKS) or cell for cell in line.rstrip(trailing).split(separator)]
+
+
+def _places(columns: TagColumns, width: int, universal: bool, where: str) -> tuple[int, int]:
+    if columns.names and len(columns.names) != width:
+        raise BertwrightError(f"{where}: {width} columns, but --columns names {len(columns.names)}: give each its name")
+    token_place = _place(columns.token, "--token-column", 2 if universal else 1, columns.names, width, where)
+    if not columns.labelled:
+        return token_place, token_place
+    tag_place = _place(columns.tag, "--tag-column", 4 if universal else width, columns.names, width, where)
+    if tag_place == token_place:
+        raise BertwrightError(
+            f"{where}: column {tag_place + 1} of {width} would hold both words and tags; "
+            "see --token-column, --tag-column and --delimiter"
+        )
+    return token_place, tag_place
+
+
+def _place(given: str | None, option: str, default: int, names: Sequence[str], width: int, where: str) -> int:
+    if given is not None and given in names:
+        return names.index(given)
+    number = default if given is None else int(given) if given.isdecimal() else 0
+    if not 1 <= number <= width:
+        known = f", or one of {', '.join(names)}" if names else "; names are given with --columns"
+        raise BertwrightError(f"{where}: {option} is {given or default!r}; use a number from 1 to {width}{known}")
+    return number - 1
+
+
+# ---------------------------------------------------------------------------------------------------------- JSON lines
+
+
+def _json_sentences(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
+    widened: list[str] = []  # where spans had to be
+    for where, row in json_lines(path):
+        example = _of_tokens(row, columns, where) if (columns.token or "tokens") in row else None
+        yield example or _of_text(row, columns, where, widened)
+    if widened:
+        tell(
+            f"{path}: {len(widened):,} spans begin or end inside a word, and were widened to whole words, each in one "
+            f"span only (the first: {widened[0]})"
+        )
+
+
+def _of_tokens(row: Mapping[str, Any], columns: TagColumns, where: str) -> TaggedExample:
+    words = _names(row[columns.token or "tokens"], "tokens", where)
+    words = [columns.cleaned(word, where) for word in words]
+    if not columns.labelled:
+        return TaggedExample.of_words(words, where)
+    if not words:
+        raise BertwrightError(f"{where}: there are no tokens; leave the line out")
+    tags = _names(_field(row, columns.tag or "tags", where), "tags", where)
+    if len(tags) != len(words):
+        raise BertwrightError(f"{where}: {len(words)} tokens but {len(tags)} tags; each token needs its own")
+    return TaggedExample.of_words(words, where, tags)
+
+
+def _of_text(row: Mapping[str, Any], columns: TagColumns, where: str, widened: list[str]) -> TaggedExample:
+    if columns.text not in row:
+        fields = ", ".join(row)
+        raise BertwrightError(
+            f"{where}: neither {columns.token or 'tokens'!r}, a list of words, nor {columns.text!r}, a text; "
+            f"see --token-column and --text (fields: {fields})"
+        )
+    text = row[columns.text]
+    if not isinstance(text, str):
+        raise BertwrightError(f"{where}: {columns.text!r} is {text!r}, not a text")
+    places = words_of(text)
+    if not columns.labelled:
+        return TaggedExample(text, places, where)
+    if not places:
+        raise BertwrightError(f"{where}: the text has no words; leave the line out")
+    spans = _spans(_field(row, columns.tag or "spans", where), text, where)
+    tags = [OUTSIDE] * len(places)
+    for begin, end, label in spans:
+        inside = [n for n, (first, last) in enumerate(places) if first < end and begin < last]
+        free = [n for n in inside if tags[n] == OUTSIDE]
+        if not inside:
+            raise BertwrightError(f"{where}: the span from {begin} to {end} holds no word")
+        if free != inside or (places[inside[0]][0], places[inside[-1]][1]) != _trimmed(text, begin, end):
+            widened.append(f"{where}, {text[begin:end]!r}")
+        for number, n in enumerate(free):
+            tags[n] = f"{'I' if number else 'B'}-{label}"
+    return TaggedExample(text, places, where, tuple(tags))
+
+
+def _spans(given: Any, text: str, where: str) -> list[tuple[int, int, str]]:
+    spans: list[tuple[int, int, str]] = []
+    for span in given if isinstance(given, list) else [given]:
+        begin, end, label = [span.get(name) for name in ("start", "end", "label")] if isinstance(span, dict) else [None] * 3
+        if type(begin) is not int or type(end) is not int or not isinstance(label, str) or not label:
+            raise BertwrightError(
+                f"{where}: {span!r} is no span; it needs start and end, the characters from and up to which it goes, "
+                "and a label"
+            )
+        if not 0 <= begin < end <= len(text):
+            raise BertwrightError(f"{where}: a span from {begin} to {end} is not in a text of {len(text)} characters")
+        spans.append((begin, end, label))
+    spans.sort()
+    for (_, end, label), (begin, _, other) in itertools.pairwise(spans):
+        if begin < end:
+            raise BertwrightError(f"{where}: the spans {label!r} to {end} and {other!r} from {begin} overlap; keep one")
+    return spans
+
+
+def _trimmed(text: str, begin: int, end: int) -> tuple[int, int]:
+    """A span without the white space at its ends."""
+    inside = text[begin:end]
+    return begin + len(inside) - len(inside.lstrip()), end - len(inside) + len(inside.rstrip())
+
+
+def _field(row: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in row:
+        raise BertwrightError(
+            f"{where}: no field {name!r} for --tag-column{did_you_mean(name, row)} (fields: {', '.join(row)})"
+        )
+    return row[name]
+
+
+def _names(given: Any, what: str, where: str) -> list[str]:
+    if not isinstance(given, list):
+        raise BertwrightError(f"{where}: the {what} are {given!r}, not a list")
+    for number, value in enumerate(given, 1):
+        if not (isinstance(value, str) and value):
+            cure = "; write the names of tags, not their numbers" if what == "tags" and isinstance(value, int) else ""
+            raise BertwrightError(f"{where}: number {number} of the {what} is {value!r}, not a text{cure}")
+    return given

@@ -1,0 +1,156 @@
+"""How often the right ending is chosen, at which rank it stands, and whether the probabilities can be believed.
+
+Shapes: E examples, N the most choices that one of them has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from bertwright.evaluation.metrics import _accuracy, _bootstrap_interval, _calibration_error, _reliability_bins
+from bertwright.evaluation.plots import BLUE, GREY, SKY_BLUE, VERMILION, _caption, _drawable_labels, _save
+from bertwright.evaluation.report import NAME_COLUMNS, _name, _score, _table, scores_table
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+NO_SOURCE = "(none given)"
+SOURCES_DRAWN_UP_TO = 24
+
+
+def choice_metrics(
+    scores_EN: FloatArray,
+    right_E: IntArray,
+    counts_E: IntArray,
+    sources: Sequence[str | None],
+    *,
+    bootstrap_samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure choices among endings.
+
+    Args:
+        scores_EN: logits, minus infinity where an example has fewer choices. The first highest is the prediction.
+        right_E: the number of the right choice.
+        counts_E: how many choices there are.
+        sources: where each example comes from; all None: unknown.
+        bootstrap_samples: how many resamples the interval is taken from.
+        seed: of the bootstrap.
+
+    Returns:
+        A dict that JSON can hold: ``examples``, ``accuracy``, ``chance_accuracy`` (of guessing), ``majority_accuracy``
+        (of always giving the number that is right most often), ``headline`` with the bootstrap's interval,
+        ``calibration_error`` and ``reliability`` as for classes, ``ranks`` (how often the right choice stood first,
+        second, …) and ``per_source`` (``examples`` and ``accuracy``, most examples first).
+    """
+    examples = np.arange(len(right_E))
+    shifted = np.exp(scores_EN - scores_EN.max(1, keepdims=True))
+    probabilities_EN = shifted / shifted.sum(1, keepdims=True)
+    order_EN = np.argsort(-scores_EN, axis=1, kind="stable")
+    rank_E = (order_EN == right_E[:, None]).argmax(1)
+    correct_E = rank_E == 0
+    hits, misses = int(correct_E.sum()), int((~correct_E).sum())
+    accuracy = hits / len(right_E)
+    low, high = _bootstrap_interval(np.array([[hits, misses], [0, 0]]), _accuracy, bootstrap_samples, seed)
+    reliability = _reliability_bins(probabilities_EN[examples, order_EN[:, 0]], correct_E)
+    metrics: dict[str, Any] = {
+        "examples": len(right_E),
+        "accuracy": accuracy,
+        "chance_accuracy": float((1 / counts_E).mean()),
+        "majority_accuracy": float(np.bincount(right_E).max() / len(right_E)),
+        "headline": {
+            "metric": "accuracy",
+            "value": accuracy,
+            "interval_95": [low, high],
+            "samples": bootstrap_samples,
+        },
+        "calibration_error": _calibration_error(reliability),
+        "reliability": reliability,
+        "ranks": np.bincount(rank_E, minlength=int(counts_E.max())).tolist(),
+    }
+    if any(source is not None for source in sources):
+        metrics["per_source"] = _per_source(correct_E, sources)
+    return metrics
+
+
+def _per_source(correct_E: npt.NDArray[np.bool_], sources: Sequence[str | None]) -> dict[str, dict[str, Any]]:
+    found: dict[str, list[bool]] = {}
+    for source, correct in zip(sources, correct_E.tolist(), strict=True):
+        found.setdefault(source or NO_SOURCE, []).append(correct)
+    return {
+        source: {"examples": len(hits), "accuracy": sum(hits) / len(hits)}
+        for source, hits in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    }
+
+
+def choice_report(metrics: Mapping[str, Any], title: str) -> RenderableType:
+    """Return the scores, the ranks of the right choice, and the accuracy of each source as tables."""
+    titles = {
+        "accuracy": "accuracy",
+        "chance_accuracy": "accuracy of guessing",
+        "majority_accuracy": "always the most frequent place",
+        "calibration_error": "calibration error",
+    }
+    parts: list[RenderableType] = [scores_table(metrics, titles, title), "", _ranks_table(metrics["ranks"])]
+    if "per_source" in metrics:
+        table = _table("Sources", ["source", "examples", "accuracy"], ["left", "right", "right"])
+        for name, scores in metrics["per_source"].items():
+            table.add_row(_name(name, NAME_COLUMNS), f"{scores['examples']:,}", _score(scores["accuracy"]))
+        parts += ["", table]
+    return Group(*parts)
+
+
+def _ranks_table(ranks: Sequence[int]) -> Table:
+    table = _table("Rank of the right ending", ["rank", "examples", "share", "this or better"], ["right"] * 4)
+    total = sum(ranks)
+    for rank, (count, up_to) in enumerate(zip(ranks, np.cumsum(ranks).tolist(), strict=True), 1):
+        table.add_row(f"{rank}", f"{count:,}", f"{count / total:.1%}", f"{up_to / total:.1%}")
+    return table
+
+
+def plot_choices(metrics: Mapping[str, Any], path: Path) -> None:
+    """Draw how often the right ending stood at each rank and, where there are sources, the accuracy of each.
+
+    Of more than 24 sources those with most examples are drawn, and the picture says so.
+
+    Raises:
+        BertwrightError: ``path`` cannot be written.
+    """
+    sources = dict(list(metrics.get("per_source", {}).items())[:SOURCES_DRAWN_UP_TO])
+    figure = Figure(figsize=(8.0 if sources else 4.2, max(3.4, 1.4 + 0.3 * len(sources))), layout="constrained")
+    panels = figure.subplots(1, 2 if sources else 1, squeeze=False)[0]
+    ranks = np.array(metrics["ranks"])
+    panels[0].bar(np.arange(1, len(ranks) + 1), ranks / ranks.sum(), color=[BLUE, *[SKY_BLUE] * (len(ranks) - 1)])
+    panels[0].set(xlabel="rank of the right ending", ylabel="share of examples")
+    panels[0].set_ylim(0, 1)
+    panels[0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    note = ""
+    if sources:
+        axes, places = panels[1], range(len(sources))
+        labels = _drawable_labels(list(sources))
+        axes.barh(places, [one["accuracy"] for one in sources.values()], color=SKY_BLUE, height=0.7)
+        for place, one in enumerate(sources.values()):
+            axes.text(0.01, place, f"{one['examples']:,}", va="center", fontsize=8)
+        axes.axvline(metrics["chance_accuracy"], color=GREY, linestyle="--", linewidth=1.2, label="guessing")
+        overall = metrics["accuracy"]
+        axes.axvline(overall, color=VERMILION, linewidth=1.2, label=f"all: {overall:.1%}")
+        # Labels are text, never formulas, whatever dollar signs they hold.
+        axes.set_yticks(places, labels=labels.texts, fontsize=9, fontfamily=labels.families, parse_math=False)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1), xlabel="accuracy by source (on the bars: examples)")
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, borderaxespad=0, ncols=2)
+        left_out = len(metrics["per_source"]) - len(sources)
+        note = f"{left_out:,} sources with fewer examples are not drawn" if left_out else labels.note
+    _caption(figure, [f"{metrics['examples']:,} examples", note])
+    _save(figure, path)

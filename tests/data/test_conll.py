@@ -1,0 +1,242 @@
+"""Files with tags: every detail of columns and of JSON lines, and a line for each thing that is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bertwright.data.conll import TagColumns, read_tagged
+from bertwright.errors import BertwrightError, BertwrightWarning
+
+Sentence = tuple[str, list[str], list[str]]
+
+PLAIN = "EU NNP B-ORG\nrejects VBZ O\n\nPeter NNP B-PER\nBlackburn NNP I-PER\n\n"
+EXPECTED = [(1, ["EU", "rejects"], ["B-ORG", "O"]), (4, ["Peter", "Blackburn"], ["B-PER", "I-PER"])]
+
+
+def read(path: Path, content: str | bytes, **how: Any) -> list[Sentence]:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    columns = TagColumns(**how)
+    return [(one.where, one.words, list(one.tags or ())) for one in read_tagged(path, columns)]
+
+
+def lines(path: Path, rows: list[tuple[int, list[str], list[str]]]) -> list[Sentence]:
+    return [(f"{path}:{number}", words, tags) for number, words, tags in rows]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN,
+        PLAIN.replace("\n", "\r\n"),
+        PLAIN.replace(" ", "\t"),
+        PLAIN.replace(" ", " \t  "),
+        "\ufeff" + PLAIN,
+        PLAIN.replace("\n", "  \n"),
+        PLAIN.replace("\n", "\t\n").replace(" ", "\t"),
+        PLAIN.rstrip("\n"),
+        PLAIN + "\n \n\t\n",
+        PLAIN.replace("\n\n", "\n-DOCSTART- -X- O\n", 1),
+        PLAIN.replace("\n\n", "\n-DOCSTART- O\n", 1),
+    ],
+    ids=["blanks", "CRLF", "tabs", "wide", "BOM", "trailing", "trailing tabs", "no last line", "more", "doc", "short doc"],
+)
+def test_one_file_in_many_guises(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "train.conll"
+    assert read(path, content) == lines(path, EXPECTED)
+
+
+def test_documents_begin_anywhere_and_hold_no_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    assert read(path, "-DOCSTART- -X- O\n\na O\n-DOCSTART- -X- O\nb O\n\n-DOCSTART- -X- O\n") == lines(
+        path, [(3, ["a"], ["O"]), (5, ["b"], ["O"])]
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "word", "tag"),
+    [
+        ({}, "the", "O"),
+        ({"tag": "2"}, "the", "DT"),
+        ({"tag": "3"}, "the", "I-NP"),
+        ({"token": "2", "tag": "1"}, "DT", "the"),
+        ({"names": ("form", "pos", "chunk", "ner"), "tag": "pos"}, "the", "DT"),
+        ({"names": ("1", "2", "3", "4"), "tag": "2"}, "the", "DT"),
+    ],
+)
+def test_columns_by_number_and_by_name(tmp_path: Path, how: dict[str, Any], word: str, tag: str) -> None:
+    ((_, words, tags),) = read(tmp_path / "a", "the DT I-NP O\n", **how)
+    assert (words, tags) == ([word], [tag])
+
+
+@pytest.mark.parametrize(
+    ("content", "delimiter"),
+    [("a b,O\n", ","), ("a b;O\n;\n", "semicolon"), ("a b\tO\n\t\n", "tab"), ("a b\tO\n", None), ("a b|O|\n", "|")],
+)
+def test_delimiters_and_words_with_blanks(tmp_path: Path, content: str, delimiter: str | None) -> None:
+    tag = None if content.count("|") < 2 else "2"
+    assert read(tmp_path / "a.csv", content, delimiter=delimiter, tag=tag)[0][1:] == (["a b"], ["O"])
+
+
+def test_a_blank_or_a_wide_space_may_be_a_word(tmp_path: Path) -> None:
+    assert read(tmp_path / "a", "a\tO\n \tO\n")[0][1:] == (["a", " "], ["O", "O"])
+    assert read(tmp_path / "a", "\u3000 O\n\u2028 O\n\x85 O\n")[0][1] == ["\u3000", "\u2028", "\x85"]
+
+
+def test_what_is_no_part_of_a_word_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "weibo"
+    content = "李0\tB-PER\n20\tO\nk10\tO\n"
+    assert read(path, content, drop="(?<=.)[0-9]+$")[0][1] == ["李", "2", "k"]
+    assert read(path, content, drop="[0-9]$")[0][1] == ["李", "2", "k1"]
+
+
+def test_universal_dependencies(tmp_path: Path) -> None:
+    rows = ["1-2\tIm\t_\t_", "1\tIn\tin\tADP", "2\tdem\tder\tDET", "2.1\tx\tx\tVERB", "3\tHaus\tHaus\tNOUN"]
+    content = "# sent_id = 1\n# text = Im Haus\n" + "".join(row + "\t_" * 6 + "\n" for row in rows) + "\n"
+    path = tmp_path / "de.conllu"
+    expected = [(f"{path}:4", ["In", "dem", "Haus"], ["ADP", "DET", "NOUN"])]
+    assert read(path, content) == expected
+    assert read(path, content, tag="3")[0][2] == ["in", "der", "Haus"]
+
+
+def test_without_labels_tags_are_not_looked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    assert read(path, "a\nb\n\nc\n", labelled=False) == lines(path, [(1, ["a", "b"], []), (4, ["c"], [])])
+    assert read(path, "a X\n", labelled=False, tag="7")[0][1] == ["a"]
+    assert next(iter(read_tagged(path, TagColumns(labelled=False)))).tags is None
+
+
+@pytest.mark.parametrize(
+    ("content", "how", "message"),
+    [
+        ("", {}, "a.txt: the file has no sentences; is it the right one?"),
+        ("\n\n-DOCSTART- O\n", {}, "a.txt: the file has no sentences; is it the right one?"),
+        ("a O\nb\n", {}, "a.txt:2: 1 columns where 2 are expected, as in the lines before; they are separated by blanks, "),
+        ("a\tO\nb O\n", {}, "a.txt:2: 1 columns where 2 are expected, as in the lines before; they are separated by '\\t'"),
+        ("word\n", {}, "a.txt:1: column 1 of 1 would hold both words and tags; see --token-column, --tag-column and --del"),
+        ("a O\n", {"tag": "3"}, "a.txt:1: --tag-column is '3'; use a number from 1 to 2; names are given with --columns"),
+        ("a O\n", {"token": "0"}, "a.txt:1: --token-column is '0'; use a number from 1 to 2; names are given with --col"),
+        ("a O\n", {"tag": "t", "names": ("w", "x")}, "a.txt:1: --tag-column is 't'; use a number from 1 to 2, or one of w"),
+        ("a O\n", {"names": ("w",)}, "a.txt:1: 2 columns, but --columns names 1: give each its name"),
+        ("a,O\n,O\n", {"delimiter": ","}, "a.txt:2: the word is missing; fill it in"),
+        ("a,X,O\nb,,O\n", {"delimiter": ",", "tag": "2"}, "a.txt:2: the tag is missing; fill it in"),
+        ("a O\n0 O\n", {"drop": "[0-9]$"}, "a.txt:2: --drop-from-token '[0-9]$' leaves nothing of the word '0'; one that"),
+        ("a O\n", {"drop": "["}, "--drop-from-token: '[' is no regular expression: unterminated character set"),
+        (b"a O\n\xff O\n", {}, "a.txt:2: byte 0xff at position 1 is not UTF-8; save the file as UTF-8"),
+        (b"a O\nb\x00 O\n", {}, "a.txt:2: the line holds a NUL byte"),
+        ("a O\n", {"delimiter": "ab"}, "--delimiter must be one character"),
+    ],
+)
+def test_what_is_wrong_with_columns_is_said_in_a_line(
+    tmp_path: Path, content: str | bytes, how: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BertwrightError) as caught:
+        read(tmp_path / "a.txt", content, **how)
+    assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_one_of_another_kind(tmp_path: Path) -> None:
+    with pytest.raises(BertwrightError, match="cannot be read: No such file"):
+        list(read_tagged(tmp_path / "none.conll", TagColumns()))
+    with pytest.raises(BertwrightError, match="columns or JSON lines, not Parquet"):
+        list(read_tagged(tmp_path / "none.parquet", TagColumns()))
+
+
+# ---------------------------------------------------------------------------------------------------------- JSON lines
+
+
+def read_json(path: Path, *rows: Any, **how: Any) -> list[Sentence]:
+    return read(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), **how)
+
+
+def test_tokens_and_tags(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    row = {"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"], "id": 1}
+    assert read_json(path, row) == [(f"{path}:1", ["EU", "rejects"], ["B-ORG", "O"])]
+    named = {"words": ["a1"], "ner": ["O"]}
+    assert read_json(path, named, token="words", tag="ner", drop="1$") == [(f"{path}:1", ["a"], ["O"])]
+    assert read_json(path, {"tokens": []}, {"text": ""}, labelled=False) == [(f"{path}:1", [], []), (f"{path}:2", [], [])]
+
+
+def test_character_spans_become_tags_of_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    text = "Angela Merkel's trip to New York, 李开复。"
+    found = [(text.index(part), len(part), label) for part, label in (("李开复", "PER"), ("New York", "LOC"))]
+    spans = [{"start": at, "end": at + size, "label": label} for at, size, label in found]
+    spans.append({"start": 0, "end": 14, "label": "PER"})  # with the apostrophe
+    spans[-1]["end"] = 13
+    ((_, words, tags),) = read_json(path, {"text": text, "spans": spans})
+    assert list(zip(words, tags, strict=True)) == [
+        ("Angela", "B-PER"), ("Merkel", "I-PER"), ("'s", "O"), ("trip", "O"), ("to", "O"), ("New", "B-LOC"),
+        ("York", "I-LOC"), (",", "O"), ("李", "B-PER"), ("开", "I-PER"), ("复", "I-PER"), ("。", "O"),
+    ]  # fmt: skip
+    blank = {"body": "a b c", "found": [{"start": 1, "end": 4, "label": "X"}]}  # blanks around it are no part of it
+    assert read_json(path, blank, text="body", tag="found")[0][2] == ["O", "B-X", "O"]
+
+
+def test_spans_inside_of_words_are_widened_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [
+        {"text": "a pro-Russian mob", "spans": [{"start": 6, "end": 13, "label": "MISC"}]},
+        {"text": "US-China talks", "spans": [{"start": 0, "end": 2, "label": "A"}, {"start": 3, "end": 14, "label": "B"}]},
+    ]
+    with pytest.warns(BertwrightWarning) as told:
+        found = read_json(path, *rows)
+    assert [tags for _, _, tags in found] == [["O", "B-MISC", "O"], ["B-A", "B-B"]]
+    assert [str(one.message) for one in told] == [
+        f"{path}: 3 spans begin or end inside a word, and were widened to whole words, each in one span only "
+        f"(the first: {path}:1, 'Russian')"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tokens": ["a"], "tags": []}, "1 tokens but 0 tags; each token needs its own"),
+        ({"tokens": ["a"], "tag": ["O"]}, "no field 'tags' for --tag-column; did you mean 'tag'? (fields: tokens, tag)"),
+        ({"tokens": ["a"], "tags": [3]}, "number 1 of the tags is 3, not a text; write the names of tags, not their num"),
+        ({"tokens": ["a", ""], "tags": ["O", "O"]}, "number 2 of the tokens is '', not a text"),
+        ({"tokens": "a b", "tags": ["O"]}, "the tokens are 'a b', not a list"),
+        ({"tokens": [], "tags": []}, "there are no tokens; leave the line out"),
+        ({"word": ["a"]}, "neither 'tokens', a list of words, nor 'text', a text; see --token-column and --text (fields:"),
+        ({"text": 3, "spans": []}, "'text' is 3, not a text"),
+        ({"text": " ", "spans": []}, "the text has no words; leave the line out"),
+        ({"text": "a"}, "no field 'spans' for --tag-column (fields: text)"),
+        ({"text": "a b", "spans": [{"start": 1, "end": 2, "label": "X"}]}, "the span from 1 to 2 holds no word"),
+        ({"text": "a", "spans": [{"start": 0, "end": 2, "label": "X"}]}, "a span from 0 to 2 is not in a text of 1 char"),
+        ({"text": "a", "spans": [{"start": 1, "end": 1, "label": "X"}]}, "a span from 1 to 1 is not in a text of 1 char"),
+        ({"text": "a", "spans": [{"start": 0, "end": 1}]}, "{'start': 0, 'end': 1} is no span; it needs start and end, "),
+        ({"text": "a", "spans": [{"start": True, "end": 1, "label": "X"}]}, "{'start': True, 'end': 1, 'label': 'X'} is"),
+        ({"text": "a", "spans": {"start": 0}}, "{'start': 0} is no span"),
+        ({"text": "a", "spans": ["x"]}, "'x' is no span"),
+        (
+            {"text": "a b", "spans": [{"start": 0, "end": 3, "label": "X"}, {"start": 2, "end": 3, "label": "Y"}]},
+            "the spans 'X' to 3 and 'Y' from 2 overlap; keep one",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_line_of_json_is_said(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    with pytest.raises(BertwrightError) as caught:
+        read_json(path, {"tokens": ["a"], "tags": ["O"]}, row)
+    assert str(caught.value).startswith(f"{path}:2: {message}")
+
+
+# ------------------------------------------------------------------------------------------------------------ real data
+
+
+@pytest.mark.shared_data
+def test_conll_2003_and_weibo_are_read_to_the_last_sentence(shared: Path) -> None:
+    sizes = {
+        name: len(list(read_tagged(shared / "ner" / "conll2003" / name, TagColumns())))
+        for name in ("eng.testa", "eng.testb")
+    }
+    assert sizes == {"eng.testa": 3250, "eng.testb": 3453}
+    weibo = list(read_tagged(shared / "zh/ner_weibo/weiboNER_2nd_conll.dev", TagColumns(drop="(?<=.)[0-9]+$")))
+    assert len(weibo) == 270
+    assert weibo[0].text == "口腔溃疡加上这玩意～酸酸甜甜好滋味。"
+    assert not any(word[-1].isdecimal() and len(word) > 1 for one in weibo for word in one.words)

@@ -1,0 +1,509 @@
+"""Tagging: labels of any scheme, loss and logits as transformers has them, entities with their places, whole runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from seqeval.metrics import f1_score
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+import bertwright
+from bertwright import BertwrightError, BertwrightWarning, Predictor, finetune
+from bertwright.data.inputs import Inputs
+from bertwright.data.tagged import TaggedExample
+from bertwright.data.tags import PLAIN as NO_SCHEME
+from bertwright.data.word_windows import encode_words
+from bertwright.predictor import mean_loss
+from bertwright.tasks import task_of
+from bertwright.tasks.classification import softmax
+from bertwright.tasks.tagging import Tagging
+from bertwright.tokenizer import Tokenizer
+from bertwright.training.recipe import Recipe
+from command_line import run
+from tiny_model import BAD, GOOD, PLAIN, QUICK, write_jsonl
+
+LABELS = ("O", "B-BAD", "I-BAD", "B-GOOD", "I-GOOD")
+NER = Tagging(LABELS, "IOB2")
+POS = Tagging(("ADJ", "NOUN"), NO_SCHEME)
+QUIET = Console(quiet=True)
+SETTINGS: dict[str, Any] = QUICK | {"task": "tagging", "max_length": 16, "epochs": 5}
+
+
+def sentence(words: str, tags: str | None = None, where: str = "a:1") -> TaggedExample:
+    return TaggedExample.of_words(words.split(), where, None if tags is None else tags.split())
+
+
+def made(count: int, seed: int = 0) -> list[tuple[list[str], list[str]]]:
+    """Sentences with runs of good and of bad words, tagged as IOB1; some are longer than a sequence of 16."""
+    draw = random.Random(seed)
+    found = []
+    for _ in range(count):
+        words: list[str] = []
+        tags: list[str] = []
+        kind = ""
+        for _ in range(draw.randint(1, 12)):
+            # Where two spans of one type touched, nothing could tell where the second begins.
+            kind = draw.choice([other for other in ("", "GOOD", "BAD") if other != kind or not kind])
+            size = draw.randint(1, 3)
+            words += draw.choices({"": PLAIN, "GOOD": GOOD, "BAD": BAD}[kind], k=size)
+            tags += ["I-" + kind if kind else "O"] * size
+        found.append((words, tags))
+    return found
+
+
+def write_conll(path: Path, sentences: Sequence[tuple[list[str], list[str]]]) -> Path:
+    blocks = ["".join(f"{word} x {tag}\n" for word, tag in zip(*one, strict=True)) for one in sentences]
+    path.write_text("-DOCSTART- x O\n\n" + "\n".join(blocks))
+    return path
+
+
+@pytest.fixture(scope="module")
+def tagger(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tagger of made sentences; tests only read it."""
+    folder = tmp_path_factory.mktemp("tagger")
+    train, test = write_conll(folder / "train.conll", made(150)), write_conll(folder / "test.conll", made(30, 1))
+    finetune(SETTINGS, model=tiny_dir, train=train, test=test, out=folder / "model", console=QUIET)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def model(tagger: Path) -> Predictor:
+    return bertwright.load(tagger, device="cpu", precision="float32")
+
+
+# --------------------------------------------------------------------------------------------------- labels and schemes
+
+
+@pytest.mark.parametrize(
+    ("tags", "classes", "scheme"),
+    [
+        ("I-B I-B O I-A", "O B-A I-A B-B I-B", "IOB2"),
+        ("B-B E-B O S-A", "O B-A I-A B-B I-B", "IOB2"),
+        ("B-B M-B E-B S-A", "O B-A I-A B-B I-B", "IOB2"),
+        ("B M E S", "O B-_ I-_", "IOB2"),
+        ("DT NN NN VB", "DT NN VB", NO_SCHEME),
+        ("B-A NN O VB", "B-A NN O VB", NO_SCHEME),
+        ("S E NN I", "E I NN S", NO_SCHEME),
+    ],
+)
+def test_labels_are_learned_from_tags_of_any_scheme(tags: str, classes: str, scheme: str) -> None:
+    learned = Tagging.learn([sentence("a b c d", tags)], Recipe())
+    assert (learned.classes, learned.scheme) == (tuple(classes.split()), scheme)
+
+
+def test_tags_are_taken_as_they_stand_where_that_is_asked_for() -> None:
+    rows = [sentence("a b c", "B-A I-A O")]
+    learned = Tagging.learn(rows, Recipe(scheme="plain"))
+    assert (learned.classes, learned.scheme) == (("B-A", "I-A", "O"), NO_SCHEME)
+    assert Tagging.from_config(learned.to_config(), "c") == learned
+    assert Tagging.learn(rows, Recipe(scheme="spans")).classes == ("O", "B-A", "I-A")
+
+
+def test_a_slip_among_tags_of_spans_is_named() -> None:
+    rows = [sentence("a " * 20, "O " * 18 + "B-A I-A"), sentence("a Bonn", "O ILOC", "f:23")]
+    message = (
+        r"^f:23, word 2 \('Bonn'\): the tag 'ILOC' is neither O nor a letter .*take tags as they stand with --scheme pl"
+    )
+    with pytest.raises(BertwrightError, match=message):
+        Tagging.learn(rows, Recipe())
+    with pytest.raises(BertwrightError, match=message):
+        Tagging.learn(rows[1:], Recipe(scheme="spans"))
+    assert Tagging.learn(rows, Recipe(scheme="plain")).classes == ("B-A", "I-A", "ILOC", "O")
+
+
+def test_one_tag_alone_is_refused() -> None:
+    with pytest.raises(BertwrightError, match=r"^a:1: all 2 words of the training rows have the tag 'O'; a tagger needs"):
+        Tagging.learn([sentence("a b", "O O")], Recipe())
+
+
+@pytest.mark.parametrize("tags", ["I-GOOD B-GOOD I-BAD O", "B-GOOD B-GOOD B-BAD O", "S-GOOD S-GOOD U-BAD O"])
+def test_targets_are_the_same_whatever_the_scheme(tags: str) -> None:
+    rows = [sentence("a b c d", tags), sentence("e", "I-GOOD")]
+    assert NER.targets(rows).tolist() == [3, 3, 1, 0, 3]
+    assert NER.truth(rows[0]) == {"true": ["B-GOOD", "B-GOOD", "B-BAD", "O"]}
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        ("O B-X I-X E-X S-X", "B-X I-X E-X O S-X"),
+        ("B-X M-X E-X S-X O", "B-X M-X E-X O S-X"),
+        ("I-X O", "I-X I-X I-X O I-X"),
+        ("O B-X I-X", "B-X I-X I-X O B-X"),
+    ],
+)
+def test_data_are_written_in_the_scheme_of_a_model_from_elsewhere(classes: str, expected: str) -> None:
+    config = {"id2label": {str(i): label for i, label in enumerate(classes.split())}}
+    task = Tagging.from_config(config, "c")
+    assert task.truth(sentence("a b c d e", "I-X I-X I-X O I-X"))["true"] == expected.split()
+
+
+@pytest.mark.parametrize("tag", ["B-NEW", "NN"])
+def test_a_tag_that_training_did_not_have_is_named_with_its_word(tag: str) -> None:
+    rows = [sentence("a", "O"), sentence("a Bonn", f"O {tag}", "f:7")]
+    with pytest.raises(BertwrightError) as caught:
+        NER.check(rows, Recipe(), labelled=True)
+    assert str(caught.value) == (
+        f"f:7, word 2 ('Bonn'): the label '{tag}' does not occur in the training rows "
+        "(known: O, B-BAD, I-BAD, B-GOOD, I-GOOD)"
+    )
+    with pytest.raises(BertwrightError, match=rf"word 2 \('Bonn'\): the label '{tag}'"):
+        POS.check([sentence("a Bonn", f"ADJ {tag}")], Recipe(), labelled=True)
+    NER.check(rows, Recipe(), labelled=False)
+
+
+def test_tags_that_break_their_scheme_are_counted() -> None:
+    rows = [sentence("a b c d e f", "B-GOOD I-GOOD O B-BAD B-BAD O", "f:1"), sentence("g", "I-BAD", "f:8")]
+    with pytest.warns(
+        BertwrightWarning, match=r"^f: the tags are IOB2, but 1 of 7 are not what IOB2 has there; they are rea"
+    ):
+        NER.check(rows, Recipe(), labelled=True)
+
+
+def test_the_task_is_in_the_config_and_found_by_its_architecture() -> None:
+    config = NER.to_config()
+    assert Tagging.from_config(config, "c") == NER
+    assert task_of(config, "c") == "tagging"
+    assert task_of({"architectures": ["BertForTokenClassification"]}, "c") == "tagging"
+    with pytest.raises(
+        BertwrightError, match=r"^c: tag_scheme is 'IOB9', which these labels are not written in; leave it o"
+    ):
+        Tagging.from_config(config | {"tag_scheme": "IOB9"}, "c")
+    with pytest.raises(BertwrightError, match=r"^c: tag_scheme is 'IOB2'"):
+        Tagging.from_config(POS.to_config() | {"tag_scheme": "IOB2"}, "c")
+
+
+# ------------------------------------------------------------------------------------------------------ loss and scores
+
+
+def encoded(rows: list[TaggedExample], max_length: int = 12) -> Inputs:
+    words = dict.fromkeys(word for one in rows for word in one.words)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    return encode_words(Tokenizer.from_vocab(vocabulary), rows, max_length)
+
+
+def labelled_rows(count: int, seed: int = 3) -> list[TaggedExample]:
+    return [TaggedExample.of_words(words, "a:1", tags) for words, tags in made(count, seed)]
+
+
+def test_the_loss_is_the_mean_over_words_whatever_the_windows_and_batches() -> None:
+    rows = labelled_rows(12)
+    inputs = encoded(rows)
+    assert len(inputs.table) > len(rows)
+    logits = np.random.default_rng(0).normal(size=(int(inputs.table.read_starts[-1]), 5))
+    weights = np.array([0.2, 1, 2, 3, 0.5])
+    targets = NER.targets(rows)
+    expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), torch.tensor(weights))
+    loss = NER.loss(inputs, weights)
+    assert mean_loss(loss, logits) == pytest.approx(float(expected))
+    units = np.random.default_rng(1).permutation(len(inputs.table))
+    parts = [units[:5], units[5:]]
+    sums = [float(loss.sum(torch.from_numpy(logits[inputs.table.outputs(part)]), part)) for part in parts]
+    assert sum(sums) / loss.weight_U.sum() == pytest.approx(float(expected))
+
+
+def test_class_weights_go_by_tag_and_by_how_often_it_occurs() -> None:
+    inputs = encoded([sentence("a b c d", "O O O I-BAD")])
+    assert NER.class_weights("I-BAD=2", inputs).tolist() == [1, 1, 2, 1, 1]
+    np.testing.assert_allclose(NER.class_weights("balanced", inputs)[:2], [4 / (5 * 3), 4 / 5])
+
+
+def test_scores_are_seqevals_through_windows() -> None:
+    rows = labelled_rows(20)
+    inputs = encoded(rows)
+    logits = np.random.default_rng(0).normal(size=(int(inputs.table.read_starts[-1]), 5))
+    logits[np.arange(len(logits)), NER.targets(rows)] += 2
+    answers = NER.decode(logits, inputs)
+    true, predicted = [NER.truth(row)["true"] for row in rows], [answer["predicted"] for answer in answers]
+    found = NER.measure(logits, inputs, "f1")
+    assert found["f1"] == pytest.approx(f1_score(true, predicted)) == NER.scores(logits, inputs)["f1"]
+    assert 0.2 < found["f1"] < 0.9
+    assert list(NER.scores(logits, inputs)) == list(NER.metrics) == ["f1", "precision", "recall", "accuracy"]
+    assert list(POS.metrics) == ["accuracy", "f1_macro"]
+
+
+def test_training_rows_are_described() -> None:
+    rows = [sentence("a b c d", "I-BAD B-BAD O I-GOOD"), sentence(" ".join("abcdefghijkl"), "O " * 12)]
+    assert NER.describe(encoded(rows)) == (
+        "tags: IOB1, learned as IOB2; 3 spans: BAD (2), GOOD (1); long sentences: 1, read in 2 overlapping windows"
+    )
+    zero = encode_words(Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]), [sentence("a \ufffd")], 9)
+    pos = Inputs([sentence("a \ufffd", "NOUN ADJ")], zero.table, zero.starts, zero.cut, zero.details)
+    assert POS.describe(pos) == "tags: ADJ (1), NOUN (1); words without a piece, read as [UNK]: 1"
+
+
+def test_sentences_are_set_aside_whatever_their_tags() -> None:
+    rows = [sentence("a b", "O I-X" if n < 20 else "O O") for n in range(100)]
+    inside, aside, how = Tagging.split(rows, 0.1, 7)
+    assert (len(inside), len(aside), how) == (90, 10, "of the sentences")
+    assert sum(place < 20 for place in aside) == 2
+    assert len(Tagging.split([sentence("a", f"T{n}") for n in range(50)], 0.1, 0)[1]) == 5
+
+
+# ---------------------------------------------------------------------------------------------------------- predictions
+
+
+def test_entities_have_whole_words_places_text_and_score() -> None:
+    text = "Angela Merkel's visit to 李开复."
+    row = NER.example(text, None, "text 1")
+    inputs = encoded([row, NER.example(["a"], None, "text 2")])
+    tags = ["B-GOOD", "I-GOOD", "O", "O", "O", "I-BAD", "B-BAD", "I-BAD", "O"]
+    logits = np.eye(5)[[LABELS.index(tag) for tag in [*tags, "O"]]] * 3
+    logits[0] *= 2
+    first, second = NER.decode(logits, inputs)
+    p = softmax(logits).max(1)
+    assert first["entities"] == [
+        {"label": "GOOD", "start": 0, "end": 13, "text": "Angela Merkel", "score": pytest.approx((p[0] + p[1]) / 2)},
+        {"label": "BAD", "start": 25, "end": 26, "text": "李", "score": pytest.approx(p[5])},
+        {"label": "BAD", "start": 26, "end": 28, "text": "开复", "score": pytest.approx(p[6])},
+    ]
+    assert first["tokens"] == ["Angela", "Merkel", "'s", "visit", "to", "李", "开", "复", "."]
+    assert [text[begin:end] for begin, end in first["offsets"]] == first["tokens"]
+    assert first["predicted"] == tags
+    assert second == {"entities": [], "tokens": ["a"], "offsets": [[0, 1]], "predicted": ["O"], "probability": [p[9]]}
+    records = [NER.record(row) | first, {"text": "", "predicted": None, "skipped": "empty"}, {"text": "a"} | second]
+    table = list(NER.table(records))
+    assert table[0] == ["row", "text", "label", "start", "end", "entity", "score", "skipped"]
+    assert [line[:6] for line in table[1:]] == [
+        [1, text, "GOOD", 0, 13, "Angela Merkel"],
+        [1, text, "BAD", 25, 26, "李"],
+        [1, text, "BAD", 26, 28, "开复"],
+        [2, "", None, None, None, None],
+        [3, "a", None, None, None, None],
+    ]
+    assert table[4][-1] == "empty"
+
+
+def test_plain_tags_have_a_row_for_each_word() -> None:
+    (answer,) = POS.decode(np.array([[2.0, 0.0], [0.0, 0.0]]), encoded([sentence("new car")]))
+    assert answer["predicted"] == ["ADJ", "ADJ"]
+    assert "entities" not in answer
+    assert [line[:6] for line in POS.table([{"text": "new car"} | answer])] == [
+        ["row", "text", "tag", "start", "end", "word"],
+        [1, "new car", "ADJ", 0, 3, "new"],
+        [1, "new car", "ADJ", 4, 7, "car"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1] see", ["[", "1", "]", "see"]),
+        ('["a b", "c"]', ["a b", "c"]),
+        ('["a", 1]', ["[", '"', "a", '"', ",", "1", "]"]),
+        ('["a", ""]', ["[", '"', "a", '"', ",", '""', "]"]),
+        ('["\\ud800"]', ["[", '"', "\\", "ud800", '"', "]"]),
+        ("[]", []),
+        (["x", "y"], ["x", "y"]),
+        (("x",), ["x"]),
+    ],
+)
+def test_a_text_or_a_list_of_words_is_taken(text: Any, words: list[str]) -> None:
+    assert Tagging.example(text, None, "text 1").words == words
+
+
+@pytest.mark.parametrize(
+    ("text", "second", "message"),
+    [
+        (3, None, "text 1 is 3, a int, not a string or a list of words"),
+        (["a", 3], None, "text 1: word 2 is 3, not a string with a character in it"),
+        (["a", ""], None, "text 1: word 2 is '', not a string with a character in it"),
+        ("a", "b", "text 1 has 'b' beside it; words are tagged in single texts"),
+    ],
+)
+def test_nothing_else_is_taken(text: Any, second: Any, message: str) -> None:
+    with pytest.raises(BertwrightError) as caught:
+        Tagging.example(text, second, "text 1")
+    assert str(caught.value) == message
+
+
+# ------------------------------------------------------------------------------------------------- to and from transformers
+
+
+def theirs(directory: Path, rows: list[TaggedExample]) -> tuple[list[np.ndarray[Any, Any]], float]:
+    """The logits of transformers at the first piece of each word, and its loss with -100 on all others."""
+    model = AutoModelForTokenClassification.from_pretrained(directory).eval()
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    batch = tokenizer([row.words for row in rows], is_split_into_words=True, return_tensors="pt", padding=True)
+    labels = torch.full(batch["input_ids"].shape, -100)
+    places = []
+    for number, row in enumerate(rows):
+        words = batch.word_ids(number)
+        places.append([words.index(word) for word in range(len(row.words))])
+        for place, tag in zip(places[-1], row.tags or (), strict=True):
+            labels[number, place] = model.config.label2id[tag]
+    with torch.no_grad():
+        found = model(**batch, labels=labels)
+    return [found.logits[n, p].double().numpy() for n, p in enumerate(places)], float(found.loss)
+
+
+ROWS = [
+    sentence("the very unknown day was great-ish .", "O O B-GOOD I-GOOD O B-BAD O"),
+    sentence("cat [SEP] wörd", "B-BAD O B-BAD"),
+    sentence("day", "O"),
+]
+
+
+def assert_agree(directory: Path) -> None:
+    ours = bertwright.load(directory, device="cpu", precision="float32")
+    inputs = ours.task.encode(ours.tokenizer, ROWS, Recipe(max_length=48))
+    logits, loss = theirs(directory, ROWS)
+    found = ours.outputs(inputs)
+    np.testing.assert_allclose(found, np.concatenate(logits), atol=1e-5, rtol=0)
+    assert mean_loss(ours.task.loss(inputs, np.ones(len(ours.labels))), found) == pytest.approx(loss, abs=1e-5)
+
+
+def test_what_is_written_opens_in_transformers_with_the_same_logits_and_loss(tagger: Path) -> None:
+    assert_agree(tagger)
+    model, info = AutoModelForTokenClassification.from_pretrained(tagger, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert model.config.id2label == dict(enumerate(LABELS))
+
+
+def test_what_transformers_wrote_opens_with_the_same_logits_and_loss(tiny_dir: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    made = AutoModelForTokenClassification.from_pretrained(tiny_dir, num_labels=5, **names)
+    with torch.no_grad():
+        made.classifier.weight.normal_()
+        made.classifier.bias.normal_()
+    made.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_dir).save_pretrained(tmp_path)
+    assert_agree(tmp_path)
+    opened = bertwright.load(tmp_path)
+    assert opened.task == NER
+    (answer,) = opened.predict([["a", "day"]])
+    assert len(answer["predicted"]) == 2
+
+
+# ----------------------------------------------------------------------------------------------------------- whole runs
+
+
+def test_spans_are_learned_and_judged(tagger: Path, model: Predictor) -> None:
+    metrics = json.loads((tagger / "metrics.json").read_text())
+    assert metrics["chosen_by"] == "validation f1"
+    assert metrics["test"]["f1"] > 0.8
+    assert metrics["test"]["headline"]["metric"] == "f1"
+    assert set(metrics["test"]["per_class"]) == {"BAD", "GOOD"}
+    assert (tagger / "test" / "types.png").exists()
+    records = [json.loads(line) for line in (tagger / "test" / "predictions.jsonl").read_text().splitlines()]
+    assert len(records) == metrics["test"]["examples"] == 30
+    assert metrics["test"]["f1"] == pytest.approx(f1_score([r["true"] for r in records], [r["predicted"] for r in records]))
+    assert max(len(record["tokens"]) for record in records) > 14  # in windows
+    (answer,) = model.predict("The film was good and very cold")
+    assert [(one["text"], one["label"]) for one in answer["entities"]] == [("good", "GOOD"), ("cold", "BAD")]
+
+
+def test_evaluating_is_the_same_from_python_and_from_the_command_line(
+    tagger: Path, model: Predictor, tmp_path: Path
+) -> None:
+    test = tagger.parent / "test.conll"
+    found = model.evaluate(test)
+    result = run("evaluate", tagger, test, "--out", tmp_path / "e", "--device", "cpu", "--precision", "float32")
+    assert result.code == 0, result.err
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text()) == found.metrics
+    assert "F1 of spans" in result.out
+    other = tmp_path / "other.csv"
+    other.write_text("\n\n".join("\n".join(f"{t},{w}" for w, t in zip(*one, strict=True)) for one in made(30, 1)))
+    how = {"delimiter": ",", "token_column": "2", "tag_column": "1"}
+    assert model.evaluate(other, **how).metrics == found.metrics
+    flags = [part for name, value in how.items() for part in (f"--{name.replace('_', '-')}", value)]
+    assert run("evaluate", tagger, other, *flags, "--out", tmp_path / "o", "--metric", "recall").code == 0
+    assert json.loads((tmp_path / "o" / "metrics.json").read_text())["headline"]["metric"] == "recall"
+    wrong = run("evaluate", tagger, test, "--out", tmp_path / "w", "--metric", "f1_macro")
+    assert wrong.error == "--metric is 'f1_macro' (known: f1, precision, recall, accuracy, loss)" or "f1" in wrong.error
+
+
+def test_predicting_is_the_same_from_every_face(tagger: Path, model: Predictor, tmp_path: Path) -> None:
+    texts = ["The film was good.", '["so", "bad"]', ""]
+    expected = [json.loads(json.dumps(record)) for record in model.predict(texts)]
+    assert expected[1]["text"] == "so bad"
+    assert expected[2] == {"text": "", "predicted": None, "skipped": "empty"}
+    flags = ("--device", "cpu", "--precision", "float32")
+
+    def records(result: Any) -> list[Any]:
+        assert result.code == 0, result.err
+        return [json.loads(line) for line in result.out.splitlines()]
+
+    assert records(run("predict", tagger, *texts, *flags)) == expected
+    streamed = records(run("predict", tagger, "-", *flags, stdin="\n".join(texts).encode() + b"\n\n\xff\n"))
+    assert streamed[:3] == expected
+    assert streamed[4] == {"text": None, "predicted": None, "skipped": "not UTF-8", "where": "standard input:5"}
+    file = write_jsonl(tmp_path / "in.jsonl", [{"text": texts[0]}, {"tokens": ["so", "bad"]}, {"text": ""}])
+    assert records(run("predict", tagger, "--input", file, *flags)) == expected
+    table = run("predict", tagger, *texts, "--format", "csv", *flags)
+    rows = list(csv.DictReader(io.StringIO(table.out)))
+    assert [(row["row"], row["label"], row["entity"]) for row in rows] == [
+        ("1", "GOOD", "good"), ("2", "BAD", "bad"), ("3", "", "")
+    ]  # fmt: skip
+    columns = tmp_path / "in.conll"
+    columns.write_text("so\nbad7\n")
+    dropped = records(
+        run("predict", tagger, "--input", columns, "--drop-from-token", "[0-9]$", "--token-column", "1", *flags)
+    )
+    assert dropped == [expected[1]]
+
+
+@pytest.mark.usefixtures("plotless")
+def test_plain_tags_are_learned_from_the_command_line(tiny_dir: Path, tmp_path: Path) -> None:
+    kinds = dict.fromkeys(PLAIN, "X") | dict.fromkeys(GOOD, "ADJ+") | dict.fromkeys(BAD, "ADJ-")
+    rows = [{"tokens": words, "tags": [kinds[word] for word in words]} for words, _ in made(50)]
+    train = write_jsonl(tmp_path / "train.jsonl", rows)
+    options = {
+        "train": train,
+        "model": tiny_dir,
+        "max_length": 16,
+        "epochs": 6,
+        "learning_rate": 1e-2,
+        "batch_size": 8,
+        "threads": 1,
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    result = run("finetune", "--task", "tagging", *flags, "--out", tmp_path / "model")
+    assert result.code == 0, result.err
+    assert "45 training rows; 5 set aside for validation (10% of the sentences, seed 2018)" in " ".join(result.err.split())
+    metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert metrics["validation"]["accuracy"] > 0.9
+    assert metrics["chosen_by"] == "validation accuracy"
+    again = finetune({"task": "tagging"}, **options, out=tmp_path / "again", console=QUIET)
+    assert again.metrics["validation"] == metrics["validation"]
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "model" / "model.safetensors").read_bytes()
+    (answer,) = again.model.predict([["the", "good", "day"]])
+    assert answer["predicted"] == ["X", "ADJ+", "X"]
+    wrong = run("finetune", "--task", "tagging", *flags, "--metric", "f1", "--out", tmp_path / "no")
+    assert wrong.error.startswith("--metric is 'f1'")
+
+
+@pytest.mark.usefixtures("plotless")
+@pytest.mark.parametrize("how", [{"freeze": "encoder", "head_layers": 1}, {"freeze": "first:1", "seeds": 2}])
+def test_parts_can_be_frozen_and_have_own_layers(tiny_dir: Path, tmp_path: Path, how: dict[str, Any]) -> None:
+    train = write_conll(tmp_path / "train.conll", made(60))
+    done = finetune(SETTINGS | how, model=tiny_dir, train=train, out=tmp_path / "m", epochs=2, console=QUIET)
+    assert done.metrics["validation"]["accuracy"] > done.metrics["validation"]["majority_accuracy"]
+    assert bertwright.load(tmp_path / "m").evaluate(train).metrics["examples"] == 60
+
+
+@pytest.mark.shared_data
+@pytest.mark.usefixtures("plotless")
+def test_weibo_runs_from_random_weights(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "zh" / "ner_weibo"
+    done = finetune(
+        task="tagging", train=folder / "weiboNER_2nd_conll.dev", config="tiny", threads=1, steps=1,
+        tokenizer=shared / "vocab" / "bert-base-chinese" / "vocab.txt", drop_from_token="(?<=.)[0-9]+$",
+        out=tmp_path / "m", console=QUIET,
+    )  # fmt: skip
+    assert len(done.model.labels) == 17
+    assert done.metrics["validation"]["examples"] == 27
+    (answer,) = done.model.predict("我在北京。")
+    assert answer["tokens"] == ["我", "在", "北", "京", "。"]
