@@ -72,7 +72,9 @@ class Tagging(Task):
         "accuracy": "accuracy of words",
         "f1_macro": "F1, macro",
     }
-    OPTIONS = frozenset({"text", "class_weights", "token_column", "tag_column", "drop_from_token", "scheme"})
+    OPTIONS = frozenset(
+        {"text", "columns", "delimiter", "class_weights", "token_column", "tag_column", "drop_from_token", "scheme"}
+    )
 
     # ------------------------------------------------------------------------------------------- examples
 

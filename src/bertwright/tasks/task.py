@@ -59,9 +59,10 @@ class Task:
     METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
     ASKED: ClassVar[tuple[str, str]] = ('"a text"', '["a text"]')  # what predict takes, as a shell and as Python has it
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}  # options of a recipe whose default is another for this task
+    # Of the options that not all tasks read, those that this one does.
     OPTIONS: ClassVar[frozenset[str]] = frozenset(
-        {"text", "pair", "label", "label_names", "source", "quoting"}
-    )  # of those that not all tasks read
+        {"text", "pair", "label", "label_names", "source", "columns", "delimiter", "quoting", "uneven_rows"}
+    )
 
     # ------------------------------------------------------------------------------------------- examples
 
@@ -223,7 +224,7 @@ class Task:
 
     def report(self, metrics: Mapping[str, Any], title: str) -> RenderableType:
         """A measurement as tables for a terminal of 80 columns."""
-        return scores_table(metrics, self.METRICS, title)
+        return scores_table(metrics, self.metrics, title)
 
     def files(self, records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         """Further files of an evaluation, by name, made of its records: what the official scripts of a task take."""
