@@ -276,7 +276,7 @@ def test_predict_takes_pairs_every_way(pair_run: Path, tmp_path: Path) -> None:
     assert records(streamed)[2]["skipped"] == "no tab between two texts"
     file = write_tsv(tmp_path / "f.tsv", [("good film", "cat"), ("cat", "bad day")], header=("a", "second"))
     assert records(run("predict", pair_run, "--input", file, "--pair", "second", "--device", "cpu")) == expected
-    assert run("predict", pair_run, "alone").error.startswith("text 1: this model classifies pairs")
+    assert run("predict", pair_run, "alone").error.startswith("text 1: this model takes pairs")
     assert run("predict", pair_run, "a", "b", "--pair", "c").error == "2 texts but 1 --pair; each text needs its own"
     assert run("predict", pair_run, "-", "--pair", "c").error.startswith("--pair goes with texts given here")
 

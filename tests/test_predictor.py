@@ -88,7 +88,7 @@ def test_a_classifier_without_a_recipe_takes_single_texts_and_pairs(tiny_dir: Pa
     model = bertwright.load(directory)
     assert len(model.predict(["a good film"], ["a cat"])) == len(model.predict(["a good film"])) == 1
     mixed = [Example("a", "row 1", pair="b"), Example("c", "row 2")]
-    with pytest.raises(BertwrightError, match="row 2: this model classifies pairs"):
+    with pytest.raises(BertwrightError, match="row 2: this model takes pairs"):
         list(model.predict_rows(mixed))
 
 
@@ -185,7 +185,7 @@ def test_nothing_to_answer(model: Predictor) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m.predict(["a"], ["b"]), "text 1: this model classifies single texts, not pairs"),
+        (lambda m: m.predict(["a"], ["b"]), "text 1: this model takes single texts, not pairs"),
         (lambda m: m.predict(["a", "b"], ["c"]), "2 texts but 1 second texts; each text needs its own"),
         (lambda m: m.predict(["a", None]), "text 2 is None, a NoneType, not a string"),
         (lambda m: m.predict(["a"], [3]), "text 1 is 3, a int, not a string"),
@@ -199,7 +199,7 @@ def test_nothing_to_answer(model: Predictor) -> None:
             "evaluate: text says how to read a file, but rows were given",
         ),
         (lambda m: m.evaluate([Example("a", "w", label="2")]), "w: the label '2' does not occur in the training rows"),
-        (lambda m: m.evaluate([Example("a", "w", label="1", pair="b")]), "w: this model classifies single texts"),
+        (lambda m: m.evaluate([Example("a", "w", label="1", pair="b")]), "w: this model takes single texts"),
     ],
 )
 def test_what_cannot_be_answered(model: Predictor, call: Callable[[Predictor], object], message: str) -> None:
@@ -322,5 +322,5 @@ def test_pairs_are_answered_as_pairs(tiny_dir: Path, tmp_path: Path, plotless: N
     np.testing.assert_allclose(ours(run.out, firsts, seconds), theirs(run.out, firsts, seconds), atol=1e-5, rtol=0)
     assert [answer["pair"] for answer in run.model.predict(firsts, seconds)] == seconds
     assert run.model.predict([""], [""]) == [{"text": "", "pair": "", "predicted": None, "skipped": "empty"}]
-    with pytest.raises(BertwrightError, match="text 1: this model classifies pairs: give each text its second text"):
+    with pytest.raises(BertwrightError, match="text 1: this model takes pairs: give each text its second text"):
         run.model.predict(["alone"])

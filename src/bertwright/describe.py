@@ -48,7 +48,8 @@ def model_table(source: str) -> Table:
         origin = f"random weights ({recipe['config']})" if "config" in recipe else recipe.get("model")
         row("made from", f"{origin} with {recipe.get('train')}")
         row("task", recipe.get("task"))
-        row("text column", " + ".join(filter(None, (recipe.get("text"), recipe.get("pair")))))
+        if recipe.get("task") in TASKS and "pair" in task_class(recipe["task"]).OPTIONS:
+            row("text column", " + ".join(filter(None, (recipe.get("text"), recipe.get("pair")))))
         row("longest text", f"{recipe.get('max_length')} tokens")
         metrics_file = held.directory / "metrics.json"
         if metrics_file.exists():

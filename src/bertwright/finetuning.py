@@ -97,6 +97,30 @@ class Materials:
         return -validation["loss"] if self.metric == "loss" else validation[self.metric]
 
 
+class Trained:
+    """A model as training left it: what was told of it, and what its head gives for parts of the data, computed once."""
+
+    def __init__(self, model: Predictor) -> None:
+        self.model = model
+        self.summary: dict[str, Any] = {}
+        self._outputs: dict[str, FloatArray] = {}
+
+    def outputs(self, split: Split) -> FloatArray:
+        """What the head gives for a part of the data."""
+        if split.name not in self._outputs:
+            self._outputs[split.name] = self.model.outputs(split.inputs)
+        return self._outputs[split.name]
+
+    def tune(self, split: Split) -> None:
+        """Set what the task decides by, if it has such a thing, to what is best on these rows."""
+        if type(self.model.task).tuned is not Task.tuned:  # else the outputs would perhaps be computed for nothing
+            self.model.task = self.model.task.tuned(self.outputs(split), split.inputs)
+
+    def measure(self, split: Split) -> Evaluation:
+        """The full measurement on these rows."""
+        return self.model.measure(split.inputs, outputs=self.outputs(split))
+
+
 def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Console | None = None, **options: Any) -> Run:
     """Fine-tune a checkpoint on labelled rows and write a model directory.
 
@@ -125,13 +149,18 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
     for message in chosen.without_effect(options_of_tasks() - kind.OPTIONS):
         tell(message)
     machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
-    materials = _prepare(chosen, machine, say)
+    materials = gather(chosen, machine, say)
     with stop_on_signal(say) as stopping, place.guarded():
         place.begin(chosen, _as_bytes(materials))
         return _run_seeds(materials, place, console, stopping)
 
 
-def _prepare(recipe: Recipe, machine: Machine, say: Say) -> Materials:
+def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
+    """Read, split, check and encode the rows that a recipe names, and read the checkpoint that it starts from.
+
+    Raises:
+        BertwrightError: anything about them that a user can mend.
+    """
     if recipe.train is None:
         raise BertwrightError("--train is missing: name the file with the training rows, or a known data set")
     kind = task_class(recipe.task)
@@ -192,13 +221,13 @@ def _as_bytes(materials: Materials) -> Iterator[bytes]:
 def _run_seeds(materials: Materials, place: Workspace, console: Console, stopping: Stopping) -> Run:
     recipe = materials.recipe
     summaries: list[dict[str, Any]] = []
-    best: tuple[dict[str, Any], Predictor] | None = None
+    best: Trained | None = None
     highest = -math.inf
     for seed in range(recipe.seed, recipe.seed + recipe.seeds):
         result = _run_seed(materials, seed, place.seed(seed), console, stopping)
         if result is not None:
-            summaries.append(result[0])
-            score = materials.score(result[0]["validation"])
+            summaries.append(result.summary)
+            score = materials.score(result.summary["validation"])
             if score > highest:  # of equal seeds the first
                 best, highest = result, score
         if stopping.asked():
@@ -206,12 +235,12 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
     if best is None:
         raise Stopped(f"no model yet, but its state is kept; go on with: {place.resume_command}", stopping.signal)
     interrupted = len(summaries) < recipe.seeds or not all(summary["finished"] for summary in summaries)
-    summary, model = best
-    cooked = None
+    summary, cooked = best.summary, None
     if recipe.keep == "soup" and recipe.seeds > 1 and not interrupted:
         files = {one["seed"]: place.seed(one["seed"]) / _BEST for one in summaries}
-        model, cooked = _soup(materials, model, summaries, files, teller(console))
-    metrics = _judge(materials, model, summary, summaries, interrupted, cooked)
+        best, cooked = _soup(materials, best, summaries, files, teller(console))
+    metrics = _judge(materials, best, summary, summaries, interrupted, cooked)
+    model = best.model
     _write(materials, model, metrics, place.seed(summary["seed"]), place.out)
     if not interrupted:
         place.remove()
@@ -221,14 +250,14 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
 
 def _run_seed(
     materials: Materials, seed: int, folder: Path, console: Console, stopping: Stopping
-) -> tuple[dict[str, Any], Predictor] | None:
+) -> Trained | None:
     """Train one seed; None if it was stopped before its first validation."""
     recipe, machine, task, start = materials.recipe, materials.machine, materials.task, materials.start
     model, report = start.build(task, recipe, seed)
     say = teller(console)
     if seed == recipe.seed:
         say(f"starting from {start.origin}" + ("" if report is None else f"; {report.describe()}"))
-    predictor = Predictor(model, start.tokenizer, task, recipe, machine)
+    trained = Trained(Predictor(model, start.tokenizer, task, recipe, machine))
     done = folder / FINISHED
     if recipe.seeds > 1:
         place = f"seed {seed} ({seed - recipe.seed + 1} of {recipe.seeds})"
@@ -236,8 +265,9 @@ def _run_seed(
     if done.exists():
         model.load_state_dict(load_file(folder / _BEST))
         model.to(machine.device).requires_grad_(False)
-        predictor.tune(materials.validation.inputs)
-        return json.loads(done.read_text()), predictor
+        trained.tune(materials.validation)
+        trained.summary = json.loads(done.read_text())
+        return trained
 
     model.freeze(frozen_parts(recipe.freeze, start.config))
     model.to(machine.device)
@@ -282,13 +312,13 @@ def _run_seed(
             parameter.copy_(outcome.best[name])
     vocabulary.restore(model.embeddings, outcome.best_decay)
     model.requires_grad_(False)
-    predictor.tune(materials.validation.inputs)
-    summary = _summary(materials, predictor, outcome, seed)
+    trained.tune(materials.validation)
+    trained.summary = _summary(materials, trained, outcome, seed)
     if outcome.finished and recipe.seeds > 1:  # so that a resumed run need not train this seed again
         atomic.atomic_write_bytes(folder / _BEST, save({k: v.contiguous() for k, v in model.state_dict().items()}))
-        atomic.atomic_write_text(done, json.dumps(summary))
+        atomic.atomic_write_text(done, json.dumps(trained.summary))
         shutil.rmtree(states, ignore_errors=True)
-    return summary, predictor
+    return trained
 
 
 def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObjective:
@@ -348,10 +378,10 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
 
 
 def _soup(
-    materials: Materials, best: Predictor, summaries: Sequence[dict[str, Any]], files: Mapping[int, Path], say: Say
-) -> tuple[Predictor, dict[str, Any]]:
+    materials: Materials, best: Trained, summaries: Sequence[dict[str, Any]], files: Mapping[int, Path], say: Say
+) -> tuple[Trained, dict[str, Any]]:
     """Return the better of ``best`` and what the mean of the seeds' weights makes, and what was tried."""
-    model = copy.deepcopy(best.model)
+    model = copy.deepcopy(best.model.model)
     model.frozen = 0  # a frozen encoder's features would be computed for training rows that nothing asks for
     objective = _objective(materials, model, Epochs(1, 1, 1, 0))
 
@@ -371,12 +401,12 @@ def _soup(
     if kept is None:
         return best, told
     model.load_state_dict(kept.weights)
-    made = dataclasses.replace(best, model=model)
-    made.tune(materials.validation.inputs)
+    made = Trained(dataclasses.replace(best.model, model=model))
+    made.tune(materials.validation)
     return made, told
 
 
-def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed: int) -> dict[str, Any]:
+def _summary(materials: Materials, trained: Trained, outcome: Outcome, seed: int) -> dict[str, Any]:
     best = next(r for r in outcome.validations if r["step"] == outcome.best_step)
     summary: dict[str, Any] = {
         "seed": seed,
@@ -395,8 +425,7 @@ def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed:
         },
     }
     for split in materials.tests:
-        task, inputs = predictor.task, split.inputs
-        outputs = predictor.outputs(inputs)
+        task, inputs, outputs = trained.model.task, split.inputs, trained.outputs(split)
         loss = task.example_loss(inputs, task.class_weights("none", None))
         summary[split.name] = {"loss": mean_loss(loss, outputs), **task.scores(outputs, inputs)}
     return summary
@@ -404,7 +433,7 @@ def _summary(materials: Materials, predictor: Predictor, outcome: Outcome, seed:
 
 def _judge(
     materials: Materials,
-    model: Predictor,
+    trained: Trained,
     summary: dict[str, Any],
     summaries: list[dict[str, Any]],
     interrupted: bool,
@@ -413,7 +442,7 @@ def _judge(
     """Measure the chosen model in full on validation and test sets, and summarise the seeds."""
     evaluations: dict[str, Evaluation] = {}
     for split in (materials.validation, *materials.tests):
-        evaluations[split.name] = model.measure(split.inputs)
+        evaluations[split.name] = trained.measure(split)
     overall: dict[str, Any] = {
         "interrupted": interrupted,
         "chosen_by": f"validation {materials.metric}",

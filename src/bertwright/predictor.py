@@ -25,7 +25,7 @@ from bertwright.tasks import options_of_tasks, task_class, task_of
 from bertwright.tasks.task import Loss, Task
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.options import flag
-from bertwright.training.recipe import READING, Recipe
+from bertwright.training.recipe import ANSWERS, READING, Recipe
 
 _CHUNK = 2048  # rows that a stream holds at a time
 _CHUNK_CHARACTERS = 4_000_000  # and characters, so that a few huge texts do not fill the memory
@@ -72,6 +72,10 @@ class Predictor:
         for option in sorted(how.keys() & (options_of_tasks() - self.task.OPTIONS)):
             tell(f"{flag(option)} has no effect for the task {self.recipe.task}")
         recipe = Recipe.of({f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(Recipe)}, how)
+        reasons = recipe.ineffective()  # of the files' formats it says what holds for those of training
+        for option in ANSWERS:
+            if option in how and reasons.get(option):
+                tell(f"{flag(option)} has no effect {reasons[option]}")
         yield from self.task.read(local_file(path), recipe, labelled=labelled)
 
     def read_stream(self, file: BinaryIO, name: str) -> Iterator[Any]:
@@ -171,9 +175,15 @@ class Predictor:
         inputs.tell_cut(name, self.recipe.max_length)
         return self.measure(inputs, metric)
 
-    def measure(self, inputs: Inputs, metric: str | None = None) -> Evaluation:
-        """Measure the model on labelled rows that :meth:`encode` encoded; see :meth:`evaluate`."""
-        outputs = self.outputs(inputs)
+    def measure(
+        self, inputs: Inputs, metric: str | None = None, *, outputs: npt.NDArray[np.float64] | None = None
+    ) -> Evaluation:
+        """Measure the model on labelled rows that :meth:`encode` encoded; see :meth:`evaluate`.
+
+        ``outputs`` are what :meth:`outputs` gave for them, where that is known already.
+        """
+        if outputs is None:
+            outputs = self.outputs(inputs)
         headline = chosen_metric(self.task, metric or self.recipe.metric)
         # The loss picks epochs; a report is headed by something a reader can interpret.
         headline = next(iter(self.task.metrics)) if headline == "loss" else headline
@@ -186,11 +196,6 @@ class Predictor:
             for row, answer in zip(inputs.examples, answers, strict=True)
         ]
         return Evaluation(metrics, records)
-
-    def tune(self, inputs: Inputs) -> None:
-        """Set what the task decides by, if it has such a thing, to what is best on these labelled examples."""
-        if type(self.task).tuned is not Task.tuned:  # else the outputs would be computed for nothing
-            self.task = self.task.tuned(self.outputs(inputs), inputs)
 
     def save(self, directory: Path) -> None:
         """Write what ``transformers`` and :func:`load` open: config, weights, tokenizer, recipe."""

@@ -142,8 +142,19 @@ def test_what_is_wrong_with_columns_is_said_in_a_line(
 def test_a_missing_file_and_one_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(BertwrightError, match="cannot be read: No such file"):
         list(read_tagged(tmp_path / "none.conll", TagColumns()))
-    with pytest.raises(BertwrightError, match="columns or JSON lines, not Parquet"):
+    with pytest.raises(BertwrightError, match="none.parquet: cannot be read"):
         list(read_tagged(tmp_path / "none.parquet", TagColumns()))
+
+
+def test_parquet_holds_what_json_lines_hold(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the parquet extra")
+    import pyarrow
+
+    rows = [{"tokens": ["Ann", "sat"], "tags": ["B-PER", "O"]}, {"tokens": ["Bo"], "tags": ["B-PER"]}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    found = list(read_tagged(tmp_path / "a.parquet", TagColumns()))
+    assert [(one.words, one.tags) for one in found] == [(row["tokens"], tuple(row["tags"])) for row in rows]
+    assert found[1].where == f"{tmp_path}/a.parquet: row 2"
 
 
 # ---------------------------------------------------------------------------------------------------------- JSON lines

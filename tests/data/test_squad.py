@@ -217,3 +217,17 @@ def test_the_published_files_are_read_without_a_word(shared: Path) -> None:
         for answer in example.answers or ():
             assert answer.place is not None
             assert example.context[answer.place[0] : answer.place[1]] == answer.text
+
+
+def test_parquet_holds_what_json_lines_hold(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the parquet extra")
+    import pyarrow
+
+    answers = [{"text": ["cat"], "answer_start": [4]}, {"text": [], "answer_start": []}]
+    rows = [{"id": str(n), "question": "Who?", "context": CONTEXT, "answers": given} for n, given in enumerate(answers)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "q.parquet")
+    lines = written(tmp_path, "\n".join(json.dumps(row) for row in rows), "q.jsonl")
+    found, same = read(tmp_path / "q.parquet"), read(lines)
+    assert [(one.id, one.question, one.answers) for one in found] == [(one.id, one.question, one.answers) for one in same]
+    assert found[0].answers == (Answer("cat", (4, 7)),)
+    assert found[1].is_impossible

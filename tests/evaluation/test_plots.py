@@ -56,7 +56,7 @@ def pixels(path: Path) -> npt.NDArray[np.float64]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that would have been saved."""
     figures: list[Any] = []
-    monkeypatch.setattr(plots, "_save", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, _: figures.append(figure))
     return figures
 
 

@@ -22,7 +22,7 @@ import bertwright
 from bertwright.data.inputs import Inputs
 from bertwright.data.labelled import LabelledText
 from bertwright.data.packing import TokenTable
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.model import BertConfig
 from bertwright.predictor import mean_loss
 from bertwright.tasks import task_of
@@ -224,6 +224,13 @@ def test_labels_are_learned_each_by_itself(trained: bertwright.Run) -> None:
     saved = json.loads((trained.out / "config.json").read_text())
     assert saved["problem_type"] == "multi_label_classification"
     assert {name: test["per_class"][name]["threshold"] for name in ("bad", "good")} == saved["thresholds"]
+
+
+def test_a_column_of_labels_beside_columns_of_flags_is_told(trained: bertwright.Run, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "flags.csv", [("good film", "1", "0")], ("text", "good", "bad"))
+    with pytest.warns(BertwrightWarning, match="--label has no effect beside --labels"):
+        (row,) = trained.model.read(file, labels="good,bad", label="tags")
+    assert row.labels == ("good",)
 
 
 def test_the_command_line_gives_the_digits_of_python(trained: bertwright.Run, tmp_path: Path) -> None:

@@ -276,23 +276,6 @@ def test_frozen_parts_and_own_layers(tiny_dir: Path, tmp_path: Path, options: di
     assert found["loss"] == pytest.approx(made.metrics["validation"]["loss"], rel=1e-5)
 
 
-def test_resuming_ends_with_the_same_bits(tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = write_jsonl(tmp_path / "t.jsonl", choices(40))
-    options = QUICK | {"task": "multiple-choice", "model": tiny_dir, "train": train, "console": QUIET, "save_every": 2}
-    whole = finetune(**options, out=tmp_path / "whole")
-
-    def too_high(step: int, *rest: Any) -> float:
-        return 1e38 if step >= 6 else learning_rate(step, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("bertwright.training.loop.learning_rate", too_high)
-        with pytest.raises(BertwrightError, match="the run so far is kept"):
-            finetune(**options, out=tmp_path / "again")
-    again = finetune(**options, out=tmp_path / "again", resume=True)
-    held, other = (load_file(one.out / "model.safetensors") for one in (whole, again))
-    assert all(torch.equal(value, other[name]) for name, value in held.items())
-
-
 # ------------------------------------------------------------------------------------------------------------ predictions
 
 

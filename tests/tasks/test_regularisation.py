@@ -16,10 +16,12 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.packing import TokenTable
+from bertwright.data.tagged import TaggedExample
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.noise import Noise
 from bertwright.tasks.classification import Classification
 from bertwright.tasks.regularisation import TrainingLoss, classes_apart, labels_apart, values_apart, weighted
+from bertwright.tasks.tagging import Tagging
 from bertwright.tasks.task import Loss
 from bertwright.training.recipe import Recipe
 
@@ -212,3 +214,21 @@ def test_without_dropout_two_passes_are_as_one() -> None:
     logits = random_logits(2, 3).detach()
     twice = TrainingLoss(loss, agreement=5.0).sum(torch.cat([logits, logits]), np.arange(2))
     torch.testing.assert_close(twice, loss.sum(logits, np.arange(2)))
+
+
+def test_of_words_each_counts_with_the_weight_of_its_tag() -> None:
+    examples = [TaggedExample.of_words(["a", "b"], "x:1", ["N", "V"]), TaggedExample.of_words(["c"], "x:3", ["V"])]
+    table = TokenTable([[1, 2, 3, 4], [1, 2, 3]], [[0] * 4, [0] * 3], [[1, 2], [1]])
+    inputs = Inputs(examples, table, np.arange(3), np.zeros(2, dtype=np.int64))
+    weights = np.array([2.0, 0.5])
+    loss = Tagging(("N", "V"), "plain").loss(inputs, weights)
+    first, second = (random_logits(3, seed).detach()[:, :2] for seed in (0, 1))
+    words, targets = [2, 0, 1], torch.tensor([1, 0, 1])  # of the sentences 1 and 0, in that order
+    trained = TrainingLoss(loss, smoothing=0.1, agreement=1.5)
+    got = trained.sum(torch.cat([first[words], second[words]]), np.array([1, 0]))
+    weight_C = torch.from_numpy(weights)
+    both = sum(
+        F.cross_entropy(logits[words], targets, weight_C, reduction="sum", label_smoothing=0.1) for logits in (first, second)
+    )
+    apart = (classes_apart(first[words], second[words]) * weight_C[targets]).sum()
+    torch.testing.assert_close(got, both / 2 + 1.5 * apart)

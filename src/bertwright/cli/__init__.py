@@ -1,6 +1,6 @@
 """The command line: thin commands over the functions that Python users call."""
 
-from bertwright.cli import classifying, looking, pretraining, vectors  # each adds its commands to the app
+from bertwright.cli import finetuned, looking, pretraining, vectors  # each adds its commands to the app
 from bertwright.cli.app import app, main
 
-__all__ = ["app", "classifying", "looking", "main", "pretraining", "vectors"]
+__all__ = ["app", "finetuned", "looking", "main", "pretraining", "vectors"]

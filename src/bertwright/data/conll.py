@@ -1,4 +1,4 @@
-"""Read sentences with tags: CoNLL's columns, a word a line, and JSON lines with tokens and tags or with character spans.
+"""Read sentences with tags: CoNLL's columns, a word a line, and JSON lines or Parquet with tokens and tags or spans.
 
 Every problem names its file and line. Nothing is skipped: what cannot be read ends the reading.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertwright.data.readers import JSON_LINES, _opened, _separator, json_lines, lines_of
+from bertwright.data.readers import holds_objects, lines_of, opening, read_objects, separator_of
 from bertwright.data.tagged import TaggedExample, words_of
 from bertwright.data.tags import OUTSIDE
 from bertwright.errors import BertwrightError, did_you_mean, tell
@@ -28,7 +28,7 @@ class TagColumns:
     """Where words and tags are.
 
     In columns, ``token`` and ``tag`` are numbers from 1 or one of ``names``; None: the first and the last, and those of
-    form and UPOS in CoNLL-U. In JSON lines they are fields; None: ``tokens``, and ``tags`` or ``spans``. What ``drop``
+    form and UPOS in CoNLL-U. In JSON lines and Parquet they are fields; None: ``tokens``, and ``tags`` or ``spans``. What ``drop``
     matches is left out of each word. Unless ``labelled``, tags are not looked for.
     """
 
@@ -61,7 +61,7 @@ class TagColumns:
 
 
 def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
-    """Yield the sentences of a file in order: JSON lines if its name ends in .jsonl or .ndjson, else columns.
+    """Yield the sentences of a file in order: JSON lines (.jsonl, .ndjson), Parquet, else columns.
 
     Columns are separated by tabs if the first line with a word has one, else by blanks; a delimiter settles it. Empty
     lines and lines that begin with -DOCSTART- stand between sentences.
@@ -69,9 +69,7 @@ def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
     Raises:
         BertwrightError: the file is missing, not to be read or empty, or a sentence cannot be read (names the line).
     """
-    if path.suffix.lower() == ".parquet":
-        raise BertwrightError(f"{path}: words and tags are read from columns or JSON lines, not Parquet; convert it")
-    rows = _json_sentences(path, columns) if path.suffix.lower() in JSON_LINES else _column_sentences(path, columns)
+    rows = _object_sentences(path, columns) if holds_objects(path) else _column_sentences(path, columns)
     empty = True
     for example in rows:
         empty = False
@@ -101,9 +99,9 @@ def _column_sentences(path: Path, columns: TagColumns) -> Iterator[TaggedExample
 def _word_lines(path: Path, columns: TagColumns) -> Iterator[tuple[int, tuple[str, str] | None]]:
     """Yield (line number, word and tag), and None in their place between sentences and at the end."""
     universal = path.suffix.lower() == _UNIVERSAL
-    separator = "\t" if universal else None if columns.delimiter is None else _separator(columns.delimiter)
+    separator = "\t" if universal else None if columns.delimiter is None else separator_of(columns.delimiter)
     token_place, tag_place, width, number = 0, 0, 0, 0
-    with _opened(path) as file:
+    with opening(path) as file:
         for number, line in lines_of(file, str(path)):
             if not line.strip(_BLANKS + (separator or "")):
                 yield number, None
@@ -169,9 +167,9 @@ def _place(given: str | None, option: str, default: int, names: Sequence[str], w
 # ---------------------------------------------------------------------------------------------------------- JSON lines
 
 
-def _json_sentences(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
+def _object_sentences(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
     widened: list[str] = []  # where spans had to be
-    for where, row in json_lines(path):
+    for where, row in read_objects(path):
         example = _of_tokens(row, columns, where) if (columns.token or "tokens") in row else None
         yield example or _of_text(row, columns, where, widened)
     if widened:

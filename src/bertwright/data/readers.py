@@ -29,6 +29,11 @@ def is_delimited(path: str | Path) -> bool:
     return Path(path).suffix.lower() not in (*JSON_LINES, *_PARQUET) and not is_hub(path)
 
 
+def holds_objects(path: Path) -> bool:
+    """Whether :func:`read_objects` takes a file of this name: JSON lines or Parquet."""
+    return path.suffix.lower() in (*JSON_LINES, *_PARQUET)
+
+
 def read_examples(path: str | Path, columns: Columns) -> Iterator[Example]:
     """Yield the rows of a file in order; its name's ending says its format.
 
@@ -51,7 +56,7 @@ def read_rows(path: str | Path, columns: Columns) -> Iterator[tuple[str, dict[st
         yield from not_empty(read_objects(path, columns), path)
 
 
-def read_objects(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_objects(path: Path, columns: Columns | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (where, row) of a file of JSON lines or Parquet; of Parquet the wanted columns, or all if none is wanted.
 
     Raises:
@@ -59,7 +64,7 @@ def read_objects(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, 
     """
     if path.suffix.lower() in JSON_LINES:
         return json_lines(path)
-    return _parquet(path, list(columns.wanted().values()) or None)
+    return _parquet(path, list(columns.wanted().values()) or None if columns is not None else None)
 
 
 def not_empty(rows: Iterator[T], path: Path) -> Iterator[T]:
@@ -77,7 +82,7 @@ def not_empty(rows: Iterator[T], path: Path) -> Iterator[T]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opening(path: Path) -> Iterator[BinaryIO]:
     try:
         file = path.open("rb")
     except OSError as error:
@@ -193,8 +198,8 @@ def cells_of(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
         BertwrightError: the file is missing or not to be read, or a row cannot be read (names the line).
     """
     comma = path.suffix.lower() == ".csv"
-    delimiter = _separator(columns.delimiter) if columns.delimiter else ("," if comma else "\t")
-    with _opened(path) as file:
+    delimiter = separator_of(columns.delimiter) if columns.delimiter else ("," if comma else "\t")
+    with opening(path) as file:
         rows = _quoted_rows if _is_quoted(path, columns) else _literal_rows
         yield from rows(file, str(path), delimiter)
 
@@ -248,7 +253,7 @@ def _check_names(names: Sequence[str], what: str, remedy: str) -> None:
         raise BertwrightError(f"{what} has two columns {twice!r}; {remedy}")
 
 
-def _separator(given: str) -> str:
+def separator_of(given: str) -> str:
     separator = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";"}.get(given, given)
     if len(separator) != 1 or separator in '"\r\n':
         raise BertwrightError(f"--delimiter must be one character, tab, comma or semicolon, not {given!r}")
@@ -278,7 +283,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         BertwrightError: the file cannot be read, or a line is no JSON object.
     """
-    with _opened(path) as file:
+    with opening(path) as file:
         for number, line in lines_of(file, str(path)):
             if not line.strip():
                 continue
@@ -302,7 +307,7 @@ def _parquet(path: Path, wanted: list[str] | None) -> Iterator[tuple[str, dict[s
     except ImportError:
         raise BertwrightError(f"{path}: reading Parquet needs: pip install pyarrow") from None
     try:
-        with _opened(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
+        with opening(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             known = file.schema_arrow.names
             for name in wanted or ():
                 if name not in known:

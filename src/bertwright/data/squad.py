@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertwright.data.readers import JSON_LINES, json_lines
+from bertwright.data.readers import holds_objects, read_objects
 from bertwright.errors import BertwrightError, did_you_mean, tell
 
 NEARBY = 100  # characters, within which an answer that stands elsewhere is taken for the one that is meant
@@ -64,9 +64,9 @@ class QuestionExample:
 
 
 def read_questions(path: str | Path, *, labelled: bool) -> Iterator[QuestionExample]:
-    """Yield the questions of a file in order: SQuAD JSON (.json), or a question a line (.jsonl, .ndjson).
+    """Yield the questions of a file in order: SQuAD JSON (.json), or a question a row (.jsonl, .ndjson, .parquet).
 
-    A line has ``question``, ``context`` and, unless ``labelled`` is off, ``answers``: as in SQuAD a list of objects with
+    A row has ``question``, ``context`` and, unless ``labelled`` is off, ``answers``: as in SQuAD a list of objects with
     ``text`` and ``answer_start``, or as the hub has them an object with both as lists. ``id``, ``title`` and
     ``is_impossible`` are optional.
 
@@ -75,15 +75,14 @@ def read_questions(path: str | Path, *, labelled: bool) -> Iterator[QuestionExam
             it should be (names the place).
     """
     path = Path(path)
-    suffix = path.suffix.lower()
     rows: Iterable[_Row]
-    if suffix in JSON_LINES:
-        rows = ((where, row, row) for where, row in json_lines(path))
-    elif suffix == ".json":
+    if holds_objects(path):
+        rows = ((where, row, row) for where, row in read_objects(path))
+    elif path.suffix.lower() == ".json":
         rows = _squad(path)
     else:
         raise BertwrightError(
-            f"{path}: questions are read from .json (SQuAD's format) and .jsonl files; rename or convert it"
+            f"{path}: questions are read from .json (SQuAD's format), .jsonl and .parquet files; rename or convert it"
         )
     reader = _Reader(labelled)
     for where, paragraph, row in rows:

@@ -27,13 +27,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bertwright.errors import BertwrightError
-from bertwright.evaluation.plots import BLUE, SKY_BLUE, _caption, _save
+from bertwright.evaluation import bootstrap
+from bertwright.evaluation.plots import BLUE, SKY_BLUE, caption, save
 from bertwright.evaluation.report import scores_table
 
 FloatArray = npt.NDArray[np.float64]
 
 TITLES = {"f1": "F1", "exact_match": "exact match"}
-SAMPLES = 1000
 QUESTION_WORDS = ("what", "who", "when", "where", "which", "why", "how")
 OTHER = "other"
 LENGTHS = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, math.inf))  # words of an answer, or characters
@@ -159,11 +159,7 @@ def answer_metrics(
         buckets = {_range(low, high): (lengths >= low) & (lengths <= high) for low, high in LENGTHS}
         metrics["by_answer_length"] = _groups(judged, buckets)
     values_B = {"f1": judged.f1_B, "exact_match": judged.exact_B}[headline]
-    random = np.random.default_rng(seed)
-    means = [values_B[random.integers(len(values_B), size=len(values_B))].mean() for _ in range(SAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    interval = [float(low), float(high)]
-    metrics["headline"] = {"metric": headline, "value": metrics[headline], "interval_95": interval, "samples": SAMPLES}
+    metrics["headline"] = bootstrap.headline(headline, lambda rows: float(values_B[rows].mean()), len(gold), seed=seed)
     return metrics
 
 
@@ -215,8 +211,8 @@ def plot_answers(metrics: Mapping[str, Any], path: Path) -> None:
         axes.set(xlabel=title, ylim=(0, 1))
         axes.grid(axis="y", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-    _caption(figure, [f"{metrics['examples']:,} questions; under each group how many of them are its own"])
-    _save(figure, path)
+    caption(figure, [f"{metrics['examples']:,} questions; under each group how many of them are its own"])
+    save(figure, path)
 
 
 def _group_table(name: str, group: Mapping[str, Mapping[str, Any]]) -> Table:

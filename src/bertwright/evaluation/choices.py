@@ -16,9 +16,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from bertwright.evaluation.metrics import _accuracy, _bootstrap_interval, _calibration_error, _reliability_bins
-from bertwright.evaluation.plots import BLUE, GREY, SKY_BLUE, VERMILION, _caption, _drawable_labels, _save
-from bertwright.evaluation.report import NAME_COLUMNS, _name, _score, _table, scores_table
+from bertwright.evaluation.bootstrap import by_source, headline
+from bertwright.evaluation.metrics import calibration_error, reliability_bins
+from bertwright.evaluation.plots import BLUE, GREY, SKY_BLUE, VERMILION, caption, drawable_labels, save
+from bertwright.evaluation.report import NAME_COLUMNS, new_table, scores_table, shown_name, shown_score
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -58,38 +59,24 @@ def choice_metrics(
     order_EN = np.argsort(-scores_EN, axis=1, kind="stable")
     rank_E = (order_EN == right_E[:, None]).argmax(1)
     correct_E = rank_E == 0
-    hits, misses = int(correct_E.sum()), int((~correct_E).sum())
-    accuracy = hits / len(right_E)
-    low, high = _bootstrap_interval(np.array([[hits, misses], [0, 0]]), _accuracy, bootstrap_samples, seed)
-    reliability = _reliability_bins(probabilities_EN[examples, order_EN[:, 0]], correct_E)
+    reliability = reliability_bins(probabilities_EN[examples, order_EN[:, 0]], correct_E)
+
+    def accuracy(rows: IntArray) -> float:
+        return float(correct_E[rows].mean())
+
     metrics: dict[str, Any] = {
         "examples": len(right_E),
-        "accuracy": accuracy,
+        "accuracy": accuracy(examples),
         "chance_accuracy": float((1 / counts_E).mean()),
         "majority_accuracy": float(np.bincount(right_E).max() / len(right_E)),
-        "headline": {
-            "metric": "accuracy",
-            "value": accuracy,
-            "interval_95": [low, high],
-            "samples": bootstrap_samples,
-        },
-        "calibration_error": _calibration_error(reliability),
+        "headline": headline("accuracy", accuracy, len(right_E), samples=bootstrap_samples, seed=seed),
+        "calibration_error": calibration_error(reliability),
         "reliability": reliability,
         "ranks": np.bincount(rank_E, minlength=int(counts_E.max())).tolist(),
     }
     if any(source is not None for source in sources):
-        metrics["per_source"] = _per_source(correct_E, sources)
+        metrics |= by_source([source or NO_SOURCE for source in sources], lambda rows: {"accuracy": accuracy(rows)})
     return metrics
-
-
-def _per_source(correct_E: npt.NDArray[np.bool_], sources: Sequence[str | None]) -> dict[str, dict[str, Any]]:
-    found: dict[str, list[bool]] = {}
-    for source, correct in zip(sources, correct_E.tolist(), strict=True):
-        found.setdefault(source or NO_SOURCE, []).append(correct)
-    return {
-        source: {"examples": len(hits), "accuracy": sum(hits) / len(hits)}
-        for source, hits in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
-    }
 
 
 def choice_report(metrics: Mapping[str, Any], title: str) -> RenderableType:
@@ -102,15 +89,15 @@ def choice_report(metrics: Mapping[str, Any], title: str) -> RenderableType:
     }
     parts: list[RenderableType] = [scores_table(metrics, titles, title), "", _ranks_table(metrics["ranks"])]
     if "per_source" in metrics:
-        table = _table("Sources", ["source", "examples", "accuracy"], ["left", "right", "right"])
+        table = new_table("Sources", ["source", "examples", "accuracy"], ["left", "right", "right"])
         for name, scores in metrics["per_source"].items():
-            table.add_row(_name(name, NAME_COLUMNS), f"{scores['examples']:,}", _score(scores["accuracy"]))
+            table.add_row(shown_name(name, NAME_COLUMNS), f"{scores['examples']:,}", shown_score(scores["accuracy"]))
         parts += ["", table]
     return Group(*parts)
 
 
 def _ranks_table(ranks: Sequence[int]) -> Table:
-    table = _table("Rank of the right ending", ["rank", "examples", "share", "this or better"], ["right"] * 4)
+    table = new_table("Rank of the right ending", ["rank", "examples", "share", "this or better"], ["right"] * 4)
     total = sum(ranks)
     for rank, (count, up_to) in enumerate(zip(ranks, np.cumsum(ranks).tolist(), strict=True), 1):
         table.add_row(f"{rank}", f"{count:,}", f"{count / total:.1%}", f"{up_to / total:.1%}")
@@ -137,7 +124,7 @@ def plot_choices(metrics: Mapping[str, Any], path: Path) -> None:
     note = ""
     if sources:
         axes, places = panels[1], range(len(sources))
-        labels = _drawable_labels(list(sources))
+        labels = drawable_labels(list(sources))
         axes.barh(places, [one["accuracy"] for one in sources.values()], color=SKY_BLUE, height=0.7)
         for place, one in enumerate(sources.values()):
             axes.text(0.01, place, f"{one['examples']:,}", va="center", fontsize=8)
@@ -152,5 +139,5 @@ def plot_choices(metrics: Mapping[str, Any], path: Path) -> None:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, borderaxespad=0, ncols=2)
         left_out = len(metrics["per_source"]) - len(sources)
         note = f"{left_out:,} sources with fewer examples are not drawn" if left_out else labels.note
-    _caption(figure, [f"{metrics['examples']:,} examples", note])
-    _save(figure, path)
+    caption(figure, [f"{metrics['examples']:,} examples", note])
+    save(figure, path)

@@ -152,7 +152,7 @@ def classification_metrics(
     confusion_CC = _confusion(true, predicted, len(names))
     tally = _Tally.of(confusion_CC)
     scores = {name: float(formula(tally)) for name, formula in _FORMULAS.items()}
-    reliability = _reliability_bins(probabilities.max(axis=1), predicted == true)
+    reliability = reliability_bins(probabilities.max(axis=1), predicted == true)
     low, high = _bootstrap_interval(confusion_CC, _FORMULAS[headline], bootstrap_samples, seed)
     return {
         "examples": len(true),
@@ -161,7 +161,7 @@ def classification_metrics(
         "majority_accuracy": float(tally.true.max() / len(true)),
         "per_class": _per_class(true, predicted, names),
         **_roc_auc(true, probabilities, names),
-        "calibration_error": _calibration_error(reliability),
+        "calibration_error": calibration_error(reliability),
         "reliability": reliability,
         "confusion_matrix": confusion_CC.tolist(),
         "headline": {
@@ -249,7 +249,7 @@ def _roc_auc(true_B: IntArray, probabilities_BC: FloatArray, names: Sequence[str
     return {"roc_auc": float(roc_auc_score(is_class_BC, probabilities_BC, average="macro"))}
 
 
-def _reliability_bins(confidence_B: FloatArray, correct_B: npt.NDArray[np.bool_]) -> list[dict[str, float | int | None]]:
+def reliability_bins(confidence_B: FloatArray, correct_B: npt.NDArray[np.bool_]) -> list[dict[str, float | int | None]]:
     edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
     bin_B = np.clip(np.searchsorted(edges, confidence_B, side="left") - 1, 0, CALIBRATION_BINS - 1)
     bins: list[dict[str, float | int | None]] = []
@@ -268,7 +268,7 @@ def _reliability_bins(confidence_B: FloatArray, correct_B: npt.NDArray[np.bool_]
     return bins
 
 
-def _calibration_error(bins: list[dict[str, float | int | None]]) -> float:
+def calibration_error(bins: list[dict[str, float | int | None]]) -> float:
     filled = np.array([(b["count"], b["confidence"], b["accuracy"]) for b in bins if b["count"]], dtype=np.float64)
     count, confidence, accuracy = filled.T
     return float(np.average(np.abs(accuracy - confidence), weights=count))

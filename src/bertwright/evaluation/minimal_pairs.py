@@ -24,7 +24,7 @@ from rich.text import Text
 
 from bertwright.atomic import atomic_write_text
 from bertwright.errors import BertwrightError
-from bertwright.evaluation.plots import GREY, SKY_BLUE, VERMILION, _caption, _drawable_labels, _save
+from bertwright.evaluation.plots import GREY, SKY_BLUE, VERMILION, caption, drawable_labels, save
 from bertwright.evaluation.report import literal, shortened
 
 CHANCE = 0.5
@@ -229,15 +229,15 @@ def plot_phenomena(accuracies: PairAccuracies, path: Path) -> None:
     axes.axvline(CHANCE, color=GREY, linestyle="--", linewidth=1.2, label="chance")
     mean = accuracies.over_sets.accuracy
     axes.axvline(mean, color=VERMILION, linewidth=1.2, label=f"mean over sets: {mean:.1%}")
-    labels = _drawable_labels([name.replace("_", " ") for name in names])
+    labels = drawable_labels([name.replace("_", " ") for name in names])
     # Labels are text, never formulas, whatever dollar signs they hold.
     axes.set_yticks(places, labels=labels.texts, fontsize=9, fontfamily=labels.families, parse_math=False)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.005), xlabel="share of pairs whose good sentence scores higher")
     # Above the axes, where no bar can lie under it.
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, borderaxespad=0, ncols=3)
-    _caption(figure, [labels.note])
-    _save(figure, path)
+    caption(figure, [labels.note])
+    save(figure, path)
 
 
 def write_minimal_pairs(

@@ -60,7 +60,7 @@ def plot_confusion(metrics: dict[str, Any], path: str | os.PathLike[str]) -> Non
     Raises BertwrightError where ``path`` does not end in .png or cannot be written.
     """
     confusion_CC = np.asarray(metrics["confusion_matrix"], dtype=np.int64)
-    labels = _drawable_labels(list(metrics["per_class"]))
+    labels = drawable_labels(list(metrics["per_class"]))
     num_classes = len(confusion_CC)
     few = num_classes <= NUMBERED_CELLS_UP_TO
     every = math.ceil(num_classes / LABELLED_TICKS_UP_TO)
@@ -95,8 +95,8 @@ def plot_confusion(metrics: dict[str, Any], path: str | os.PathLike[str]) -> Non
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, ticks=None if few else [0, 0.01, 0.05, 0.2, 0.5, 1])
     bar.set_label("share of the true class" + ("" if few else " (square-root scale)"), fontsize=title_size)
     notes = [labels.note, f"every {_ordinal(every)} class is labelled" if every > 1 else ""]
-    _caption(figure, [f"{int(support_C1.sum()):,} examples", *notes])
-    _save(figure, path)
+    caption(figure, [f"{int(support_C1.sum()):,} examples", *notes])
+    save(figure, path)
 
 
 def plot_reliability(metrics: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -134,7 +134,7 @@ def plot_reliability(metrics: dict[str, Any], path: str | os.PathLike[str]) -> N
     bottom.bar(low, [b["count"] for b in bins], width, align="edge", color=GREY, edgecolor="white")
     bottom.set(xlabel="confidence (probability of the predicted class)", ylabel="examples")
     bottom.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_matthews_per_batch(values: Sequence[float], total: float, path: str | os.PathLike[str]) -> None:
@@ -154,7 +154,7 @@ def plot_matthews_per_batch(values: Sequence[float], total: float, path: str | o
     axes.set(xlabel="batch", ylabel="Matthews correlation")
     # Above the axes, where no bar can lie under it.
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, borderaxespad=0)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_predicted(true: Sequence[float], predicted: Sequence[float], path: str | os.PathLike[str]) -> None:
@@ -176,8 +176,8 @@ def plot_predicted(true: Sequence[float], predicted: Sequence[float], path: str 
     axes.set(xlabel="true score", ylabel="predicted score")
     axes.legend(loc="upper left", fontsize=9)
     axes.grid(alpha=0.3)
-    _caption(figure, [f"{len(true):,} examples"])
-    _save(figure, path)
+    caption(figure, [f"{len(true):,} examples"])
+    save(figure, path)
 
 
 def plot_label_scores(per_label: Mapping[str, Mapping[str, float]], path: str | os.PathLike[str]) -> None:
@@ -189,7 +189,7 @@ def plot_label_scores(per_label: Mapping[str, Mapping[str, float]], path: str | 
     Raises BertwrightError where ``path`` does not end in .png or cannot be written.
     """
     shown = sorted(per_label, key=lambda name: -per_label[name]["support"])[:LABELS_DRAWN_UP_TO]
-    labels = _drawable_labels(shown)
+    labels = drawable_labels(shown)
     places = np.arange(len(shown))
     figure = Figure(figsize=(6.4, 1.3 + 0.24 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
@@ -202,8 +202,8 @@ def plot_label_scores(per_label: Mapping[str, Mapping[str, float]], path: str | 
     axes.grid(alpha=0.3, axis="x")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=9)
     left_out = f"the {len(shown)} most frequent of {len(per_label):,} labels" if len(shown) < len(per_label) else ""
-    _caption(figure, [left_out, labels.note])
-    _save(figure, path)
+    caption(figure, [left_out, labels.note])
+    save(figure, path)
 
 
 def plot_training(history: Sequence[dict[str, Any]], path: str | os.PathLike[str], *, beside: Sequence[str] = ()) -> None:
@@ -254,8 +254,8 @@ def plot_training(history: Sequence[dict[str, Any]], path: str | os.PathLike[str
     panels[-1].set_xlabel("step")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     lost = int((~np.isfinite(_column([*steps, *validations], "loss"))).sum())
-    _caption(figure, [f"{lost:,} of {len(steps) + len(validations):,} losses are not finite" if lost else ""])
-    _save(figure, path)
+    caption(figure, [f"{lost:,} of {len(steps) + len(validations):,} losses are not finite" if lost else ""])
+    save(figure, path)
 
 
 def _draw_training_loss(panel: Any, step: npt.NDArray[np.float64], loss: npt.NDArray[np.float64]) -> None:
@@ -296,7 +296,7 @@ class _Labels:
     note: str
 
 
-def _drawable_labels(names: Sequence[str]) -> _Labels:
+def drawable_labels(names: Sequence[str]) -> _Labels:
     """Shorten names and find fonts for them; a glyph that is missing would be a box in the picture and a warning."""
     families = [PLAIN_FONT]
     drawable = set(_codepoints(_font_file(PLAIN_FONT)))
@@ -334,13 +334,13 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if number % 100 in (11, 12, 13) else endings.get(number % 10, 'th')}"
 
 
-def _caption(figure: Figure, parts: Sequence[str]) -> None:
+def caption(figure: Figure, parts: Sequence[str]) -> None:
     text = "\n".join(part for part in parts if part)
     if text:
         figure.supxlabel(text, fontsize=8, color="#444444", wrap=True)
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write the figure to its place in one step, so that no reader ever sees half a picture."""
     target = Path(path)
     if target.suffix.lower() != ".png":

@@ -49,18 +49,18 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
     headline = metrics["headline"]
     low, high = headline["interval_95"]
     notes = {
-        "accuracy": f"always the most frequent class: {_score(metrics['majority_accuracy'])}",
+        "accuracy": f"always the most frequent class: {shown_score(metrics['majority_accuracy'])}",
         "f1_macro": metrics.get("f1_macro_note", ""),
     }
-    interval = f"95% interval {_score(low)} to {_score(high)}, {headline['samples']:,} resamples"
-    table = _table(title, ["metric", "value", "note"], ["left", "right", "left"], wrapped="note")
+    interval = f"95% interval {shown_score(low)} to {shown_score(high)}, {headline['samples']:,} resamples"
+    table = new_table(title, ["metric", "value", "note"], ["left", "right", "left"], wrapped="note")
     first = headline["metric"]
     for name in sorted(_TITLES, key=lambda name: name != first):
         remarks = [interval, notes.get(name, "")] if name == first else [notes.get(name, "")]
         note = "\n".join(remark for remark in remarks if remark)
-        table.add_row(_TITLES[name], _score(metrics[name]), Text(note), style="bold" if name == first else None)
-    table.add_row("ROC AUC", _score(metrics["roc_auc"]), _name(metrics.get("roc_auc_note", ""), NOTE_COLUMNS))
-    table.add_row("calibration error", _score(metrics["calibration_error"]), "confidence against accuracy, 15 bins")
+        table.add_row(_TITLES[name], shown_score(metrics[name]), Text(note), style="bold" if name == first else None)
+    table.add_row("ROC AUC", shown_score(metrics["roc_auc"]), shown_name(metrics.get("roc_auc_note", ""), NOTE_COLUMNS))
+    table.add_row("calibration error", shown_score(metrics["calibration_error"]), "confidence against accuracy, 15 bins")
     table.add_row("examples", f"{metrics['examples']:,}", "")
     return table
 
@@ -68,14 +68,14 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
 def scores_table(metrics: Mapping[str, Any], titles: Mapping[str, str], title: str) -> Table:
     """Return a measurement's scores by ``titles``: the headline first, with its interval where it has one."""
     headline = metrics["headline"]
-    table = _table(title, ["metric", "value", "note"], ["left", "right", "left"], wrapped="note")
+    table = new_table(title, ["metric", "value", "note"], ["left", "right", "left"], wrapped="note")
     first = headline["metric"]
     for name in sorted(titles, key=lambda name: name != first):
         note = ""
         if name == first and "interval_95" in headline:
             low, high = headline["interval_95"]
-            note = f"95% interval {_score(low)} to {_score(high)}, {headline['samples']:,} resamples"
-        table.add_row(titles[name], _score(metrics[name]), Text(note), style="bold" if name == first else None)
+            note = f"95% interval {shown_score(low)} to {shown_score(high)}, {headline['samples']:,} resamples"
+        table.add_row(titles[name], shown_score(metrics[name]), Text(note), style="bold" if name == first else None)
     table.add_row("examples", f"{metrics['examples']:,}", "")
     return table
 
@@ -94,21 +94,21 @@ def per_class_table(metrics: Mapping[str, Any]) -> Table:
         title = f"The {WORST_CLASSES} classes of {len(per_class):,} with the lowest F1"
     titles = {"precision": "precision", "recall": "recall", "f1": "F1"}
     titles |= {"threshold": "threshold"} if all("threshold" in per_class[name] for name in shown) else {}
-    table = _table(title, ["class", *titles.values(), "examples"], ["left", *["right"] * (len(titles) + 1)])
+    table = new_table(title, ["class", *titles.values(), "examples"], ["left", *["right"] * (len(titles) + 1)])
     for name in shown:
         scores = per_class[name]
-        cells = [_score(scores[column]) for column in titles]
-        table.add_row(_name(name, NAME_COLUMNS), *cells, f"{scores['support']:,}")
+        cells = [shown_score(scores[column]) for column in titles]
+        table.add_row(shown_name(name, NAME_COLUMNS), *cells, f"{scores['support']:,}")
     return table
 
 
 def per_source_table(sources: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str] | None = None) -> Table:
     """Return the scores of each source, in their order, by ``titles`` (default: those of ``per_source``)."""
     titles = titles or {"accuracy": "accuracy", "matthews_correlation": "Matthews", "f1_macro": "F1, macro"}
-    table = _table("Sources", ["source", "examples", *titles.values()], ["left", *["right"] * (1 + len(titles))])
+    table = new_table("Sources", ["source", "examples", *titles.values()], ["left", *["right"] * (1 + len(titles))])
     for name, scores in sources.items():
-        cells = [_score(scores[column]) for column in titles]
-        table.add_row(_name(name, NAME_COLUMNS), f"{scores['examples']:,}", *cells)
+        cells = [shown_score(scores[column]) for column in titles]
+        table.add_row(shown_name(name, NAME_COLUMNS), f"{scores['examples']:,}", *cells)
     return table
 
 
@@ -127,13 +127,13 @@ def confusion_table(metrics: dict[str, Any]) -> Table | None:
     columns = min(max(widest_count, widest_name), (WIDTH - gaps - row_columns) // len(names))
     if columns < widest_count:
         return None
-    table = _table(None, [], [])
+    table = new_table(None, [], [])
     table.add_column("", no_wrap=True, width=row_columns)
     for name in names:
-        table.add_column(_name(name, columns), justify="right", no_wrap=True, width=columns)
+        table.add_column(shown_name(name, columns), justify="right", no_wrap=True, width=columns)
     for index, (name, row) in enumerate(zip(names, counts, strict=True)):
         cells = [Text(count, style="bold" if index == column else "") for column, count in enumerate(row)]
-        table.add_row(_name(name, row_columns), *cells)
+        table.add_row(shown_name(name, row_columns), *cells)
     return table
 
 
@@ -141,16 +141,16 @@ def seeds_table(metrics: dict[str, Any], titles: Mapping[str, str]) -> Table:
     """Return mean and standard deviation over seeds, and each seed's own scores by ``titles``; what is kept is marked."""
     names = [name for name in titles if name in metrics["seeds"][0]["validation"]]
     headers = ["split", "seed", *(titles[name] for name in names)]
-    table = _table("Over seeds", headers, ["left", "left", *["right"] * len(names)])
+    table = new_table("Over seeds", headers, ["left", "left", *["right"] * len(names)])
     soup = metrics.get("soup", {}).get("kept")
     for split, scores in metrics["over_seeds"].items():
         for summary in metrics["seeds"]:
             mark = " (kept)" if summary["seed"] == metrics["seed"] and soup is None else ""
-            table.add_row(split, f"{summary['seed']}{mark}", *(_score(summary[split][name]) for name in names))
+            table.add_row(split, f"{summary['seed']}{mark}", *(shown_score(summary[split][name]) for name in names))
         spread = [f"{scores[name]['mean']:.4f} ± {scores[name]['standard_deviation']:.4f}" for name in names]
         table.add_row(split, "mean ± sd", *spread, style="bold")
         if soup is not None:
-            table.add_row(split, "soup (kept)", *(_score(metrics[split][name]) for name in names))
+            table.add_row(split, "soup (kept)", *(shown_score(metrics[split][name]) for name in names))
     return table
 
 
@@ -184,7 +184,7 @@ def shortened(text: str, columns: int) -> str:
     return f"{head}…{tail}"
 
 
-def _table(title: str | None, headers: Sequence[str], justify: Sequence[Any], wrapped: str = "") -> Table:
+def new_table(title: str | None, headers: Sequence[str], justify: Sequence[Any], wrapped: str = "") -> Table:
     table = Table(
         title=None if title is None else Text(literal(title), style="bold"),
         title_justify="left",
@@ -198,20 +198,20 @@ def _table(title: str | None, headers: Sequence[str], justify: Sequence[Any], wr
     return table
 
 
-def _name(name: str, columns: int) -> Text:
+def shown_name(name: str, columns: int) -> Text:
     return Text(shortened(literal(name), columns))
 
 
-def _score(value: float | None) -> str:
+def shown_score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
 def pretraining_report(metrics: dict[str, Any], title: str) -> Table:
     """Return what a pretraining measured on held-out text, and how fast it went."""
     training = metrics["training"]
-    table = _table(title, ["measure", "value"], ["left", "right"])
+    table = new_table(title, ["measure", "value"], ["left", "right"])
     for name, value in metrics["heldout"].items():
-        table.add_row(f"held-out {name.replace('_', ' ').replace('mlm', 'MLM').replace('nsp', 'NSP')}", _score(value))
+        table.add_row(f"held-out {name.replace('_', ' ').replace('mlm', 'MLM').replace('nsp', 'NSP')}", shown_score(value))
     table.add_row("steps", f"{training['steps']:,}")
     table.add_row("tokens", f"{training['tokens']:,}")
     table.add_row("tokens a second", f"{training['tokens_per_second']:,.0f}")
@@ -222,7 +222,7 @@ def pretraining_report(metrics: dict[str, Any], title: str) -> Table:
 
 def guesses_table(filled: dict[str, Any]) -> Table:
     """What a model would put in the masks of a text: a row for each guess, with the text it makes."""
-    table = _table(filled["text"], ["mask", "token", "probability", "text"], ["right", "left", "right", "left"])
+    table = new_table(filled["text"], ["mask", "token", "probability", "text"], ["right", "left", "right", "left"])
     for number, guesses in enumerate(filled["masks"], 1):
         for guess in guesses:
             token, text = shortened(literal(guess["token"]), 16), shortened(literal(guess["text"]), 40)

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from rich.console import Group
 from rich.text import Text
 
-from bertwright.evaluation.plots import BLUE, SKY_BLUE, VERMILION, _caption, _drawable_labels, _save
+from bertwright.evaluation.plots import BLUE, SKY_BLUE, VERMILION, caption, drawable_labels, save
 from bertwright.evaluation.report import per_class_table, scores_table
 
 IntArray = npt.NDArray[np.int64]
@@ -185,7 +185,7 @@ def plot_types(metrics: Mapping[str, Any], path: Path) -> None:
     names = sorted(per_class, key=lambda name: (-per_class[name]["f1"], name))
     left_out = max(len(names) - DRAWN_UP_TO, 0)
     names = names[left_out:]
-    labels = _drawable_labels(names)
+    labels = drawable_labels(names)
     figure = Figure(figsize=(7.0, 1.5 + 0.34 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(names))
@@ -201,5 +201,5 @@ def plot_types(metrics: Mapping[str, Any], path: Path) -> None:
     # Above the axes, where no bar can lie under it.
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, borderaxespad=0, ncols=3)
     better = f"{left_out:,} types with a higher F1 are not drawn" if left_out else ""
-    _caption(figure, ["in brackets: how often it occurs", better, labels.note])
-    _save(figure, path)
+    caption(figure, ["in brackets: how often it occurs", better, labels.note])
+    save(figure, path)

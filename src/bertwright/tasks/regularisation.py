@@ -83,14 +83,20 @@ def values_apart(first_RC: Tensor, second_RC: Tensor) -> Tensor:
 
 
 def weighted(
-    apart: Callable[[Tensor, Tensor], Tensor], weight_U: FloatArray
+    apart: Callable[[Tensor, Tensor], Tensor],
+    weight_R: FloatArray,
+    rows: Callable[[IntArray], IntArray] | None = None,
 ) -> Callable[[Tensor, Tensor, IntArray], Tensor]:
-    """The ``divergence`` of a Loss whose units are one row each: each row's, with the weight of its unit."""
-    weights = torch.from_numpy(weight_U)
+    """The ``divergence`` of a Loss: that of each row with its weight.
+
+    ``rows`` gives the rows of units, where these are not one row each.
+    """
+    weights = torch.from_numpy(weight_R)
 
     def divergence(first_RC: Tensor, second_RC: Tensor, units: IntArray) -> Tensor:
         apart_R = apart(first_RC, second_RC)
-        return (apart_R * weights[torch.from_numpy(units)].to(apart_R)).sum()
+        which = units if rows is None else rows(units)
+        return (apart_R * weights[torch.from_numpy(which)].to(apart_R)).sum()
 
     return divergence
 

@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self
 
@@ -47,6 +47,7 @@ from bertwright.evaluation.spans import SpanCounts, Tagged, plot_types, score, t
 from bertwright.model import BertConfig, TokenClassifier
 from bertwright.tasks import labels as names
 from bertwright.tasks.classification import softmax
+from bertwright.tasks.regularisation import classes_apart, weighted
 from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
@@ -73,7 +74,8 @@ class Tagging(Task):
         "f1_macro": "F1, macro",
     }
     OPTIONS = frozenset(
-        {"text", "columns", "delimiter", "class_weights", "token_column", "tag_column", "drop_from_token", "scheme"}
+        {"text", "columns", "delimiter", "token_column", "tag_column", "drop_from_token", "scheme"}
+        | {"class_weights", "label_smoothing", "r_drop"}
     )
 
     # ------------------------------------------------------------------------------------------- examples
@@ -255,14 +257,18 @@ class Tagging(Task):
         """Cross-entropy over words, in float32 or finer; a unit weighs as much as its words together."""
         targets, table = self.targets(inputs.examples), inputs.table
         targets_W, weights = torch.from_numpy(targets), torch.from_numpy(weights_C)
-        before_W = np.concatenate([[0.0], np.cumsum(weights_C[targets])])
+        weight_W = weights_C[targets]
+        before_W = np.concatenate([[0.0], np.cumsum(weight_W)])
 
-        def total(logits_RC: Tensor, units: IntArray) -> Tensor:
+        def total(logits_RC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
             logits_RC = logits_RC if logits_RC.dtype == torch.float64 else logits_RC.float()
             targets_R = targets_W[torch.from_numpy(table.outputs(units))].to(logits_RC.device)
-            return F.cross_entropy(logits_RC, targets_R, weights.to(logits_RC), reduction="sum")
+            return F.cross_entropy(
+                logits_RC, targets_R, weights.to(logits_RC), reduction="sum", label_smoothing=smoothing
+            )
 
-        return Loss(np.diff(before_W[table.read_starts]), total)
+        even, divergence = partial(total, smoothing=1.0), weighted(classes_apart, weight_W, table.outputs)
+        return Loss(np.diff(before_W[table.read_starts]), total, even, divergence)
 
     # ---------------------------------------------------------------------------- predictions and measures
 

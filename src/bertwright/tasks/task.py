@@ -8,6 +8,7 @@ Shapes: U training units, B examples, R rows that the head reads, C numbers that
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class Loss:
     divergence: Callable[[Tensor, Tensor, IntArray], Tensor] | None = None
 
 
-class Task:
+class Task(ABC):
     """A task; the methods here are those of texts or pairs of texts, and each can be another task's own."""
 
     SUMMARY: ClassVar[str]  # one line for people
@@ -105,7 +106,7 @@ class Task:
         for row in examples:
             if paired != (row.pair is not None):
                 needs = "pairs: give each text its second text" if paired else "single texts, not pairs"
-                raise BertwrightError(f"{row.where}: this model classifies {needs}")
+                raise BertwrightError(f"{row.where}: this model takes {needs}")
 
     def is_empty(self, example: Any) -> bool:
         """Whether there is nothing to predict from."""
@@ -122,18 +123,18 @@ class Task:
     # ----------------------------------------------------------------------------------- task and model
 
     @classmethod
+    @abstractmethod
     def learn(cls, examples: Sequence[Any], recipe: Recipe) -> Self:
         """Make the task of training examples: its labels, say."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def from_config(cls, config: Mapping[str, Any], where: str) -> Self:
         """Make the task of a saved ``config.json``.
 
         Raises:
             BertwrightError: it is damaged, or another task's.
         """
-        raise NotImplementedError
 
     @classmethod
     def opens(cls, config: Mapping[str, Any]) -> bool:
@@ -144,9 +145,9 @@ class Task:
         """The fields that a saved ``config.json`` has for this task."""
         return {"architectures": [self.ARCHITECTURE]}
 
+    @abstractmethod
     def build(self, config: BertConfig, *, head_layers: int, head_size: int) -> Headed:
         """The model for this task, with fresh weights."""
-        raise NotImplementedError
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -162,9 +163,9 @@ class Task:
         """Encode examples as the model takes them."""
         return encode_texts(tokenizer, examples, recipe.max_length)
 
+    @abstractmethod
     def describe(self, inputs: Inputs) -> str:
         """One line about training examples."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------ training
 
@@ -176,9 +177,9 @@ class Task:
         """Loss weights of the classes, one each, by ``--class-weights``; without inputs the setting is checked alone."""
         return np.ones(max(len(self.labels), 1))
 
+    @abstractmethod
     def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
         """The loss over these inputs."""
-        raise NotImplementedError
 
     def example_loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
         """The loss that a model is judged by; that of training, unless this takes the parts of an example one by one."""
@@ -193,17 +194,17 @@ class Task:
         """
         return self
 
+    @abstractmethod
     def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
         """Compute each of METRICS: what is computed after every epoch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
         """The full measurement of an evaluation: ``examples``, METRICS, and ``headline`` with its interval."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, outputs_RC: FloatArray, inputs: Inputs) -> list[dict[str, Any]]:
         """Turn outputs into predictions for people, one for each example; ``predicted`` is the answer."""
-        raise NotImplementedError
 
     @classmethod
     def beside(cls, texts: Sequence[str], given: Sequence[str]) -> Sequence[Any] | None:

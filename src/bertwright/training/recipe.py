@@ -159,8 +159,10 @@ class Recipe(Options):
         files = [path for _, path in self.input_files()]
         no_table = "where no file is delimited text" if not any(is_delimited(path) for path in files) else ""
         validation = "beside --validation" if self.validation is not None else ""
+        beside_labels = "beside --labels" if self.labels else ""
         return {
-            "label_separator": "beside --labels" if self.labels else "",
+            "label": beside_labels,
+            "label_separator": beside_labels,
             "head_size": "" if self.head_layers else "without --head-layers",
             "epochs": "beside --steps" if self.steps is not None else "",
             "revision": "beside --config" if self.config is not None else "",
