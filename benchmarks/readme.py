@@ -119,7 +119,8 @@ def two_steps() -> str:
     for task, held in of_task.items():
         starts = held["starts"]
         spread = {name: one["over_seeds"]["test"] for name, one in starts.items()}
-        cells = [f"{spread[name]['mean']:.3f} ± {spread[name]['standard_deviation']:.3f}" for name in ("random", "pretrained")]
+        found = [spread[name] for name in ("random", "pretrained")]
+        cells = [f"{one['mean']:.3f} ± {one['standard_deviation']:.3f}" for one in found]
         gain = spread["pretrained"]["mean"] - spread["random"]["mean"]
         measure = starts["random"]["metric"].replace("_", " ")
         lines.append(f"| {task} | {measure} | {len(starts['random']['seeds'])} | {' | '.join(cells)} | {gain:+.3f} |")

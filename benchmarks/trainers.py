@@ -53,6 +53,7 @@ def rows_of(task: Any, kind: str, inputs: Inputs) -> list[Row]:
             row["start_positions"], row["end_positions"] = places
         rows = [row for row, weight in zip(rows, weight_W.tolist(), strict=True) if weight]
     else:
+        assert table.reads is not None
         code_W, reads = task.targets(inputs.examples), table.reads
         for place, row in enumerate(rows):
             read = slice(int(table.read_starts[place]), int(table.read_starts[place + 1]))

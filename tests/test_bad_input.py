@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -222,6 +224,92 @@ def test_a_full_disk_while_predicting(tiny_run: Path, tmp_path: Path) -> None:
         error = run("predict", tiny_run, "--input", file, "--output", tmp_path / "out.jsonl", "--device", "cpu").error
     assert error.startswith(f"cannot write {tmp_path / 'out.jsonl'}: File too large")
     assert contents(tmp_path) == {"texts.jsonl"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output(tiny_run: Path) -> None:
+    command = [sys.executable, "-m", "bertwright", "predict", str(tiny_run), "a good film", "--device", "cpu"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr == "error: the output: No space left on device\n"
+
+
+# ------------------------------------------------------------------------------------------------------ around a model
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--device", "tpu"], "--device is 'tpu'; did you mean 'cpu'? (known: auto, cpu, cuda)"),
+        (["--precision", "fp16"], "--precision is 'fp16'"),
+        (["--threads", "-1"], "--threads is -1; use a number above 0, or 0 for one a core"),
+        (["--text", ""], "--text is empty; give it a value, or leave it out"),
+    ],
+)
+def test_a_setting_that_cannot_be_with_a_model(
+    tiny_run: Path, train: Path, command: str, arguments: list[str], error: str
+) -> None:
+    given = (train,) if command == "evaluate" else ("--input", train)
+    assert run(command, tiny_run, *given, *arguments).error.startswith(error)
+
+
+def test_an_unknown_metric_is_told_before_the_work(tiny_run: Path, train: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("bertwright.predictor.inference.run")
+    assert run("evaluate", tiny_run, train, "--metric", "f1").error.startswith("--metric is 'f1'")
+
+
+def test_two_columns_for_the_second_text(tiny_run: Path, train: Path) -> None:
+    error = run("predict", tiny_run, "--input", train, "--pair", "a", "--pair", "b").error
+    assert error == "--pair is given 2 times; with --input it names one column"
+
+
+def test_an_evaluation_replaces_an_evaluation_and_nothing_else(tiny_run: Path, train: Path, tmp_path: Path) -> None:
+    for place in (tiny_run, tmp_path):
+        error = run("evaluate", tiny_run, train, "--out", place).error
+        assert error == f"{place}: holds something that is no evaluation, and is not replaced; choose another --out"
+    assert run("evaluate", tiny_run, train, "--out", train).error.startswith(f"{train}: a file is there where a directory")
+    for _ in range(2):
+        assert run("evaluate", tiny_run, train, "--out", tmp_path / "e").code == 0
+        (tmp_path / "e" / "old.txt").touch()
+    before, many = contents(tmp_path / "e"), write_tsv(tmp_path / "many.tsv", rows(400))
+    with full_disk():
+        assert run("evaluate", tiny_run, many, "--out", tmp_path / "e").error.startswith("cannot write ")
+    assert contents(tmp_path / "e") == before
+
+
+def test_a_config_of_fewer_layers_than_the_weights_have(tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    error = run("predict", tmp_path / "run", "good").error
+    assert error.startswith(f"{tmp_path / 'run' / 'config.json'}: describes a smaller model than the weights are of: ")
+
+
+def test_info_of_a_damaged_run(tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    for content in ("{", "[]", "{}", '{"validation": {"accuracy": 1}}'):
+        (tmp_path / "run" / "metrics.json").write_text(content)
+        shown = run("info", tmp_path / "run")
+        if content == "{}":
+            assert shown.code == 0
+        else:
+            assert shown.error.startswith(f"{tmp_path / 'run' / 'metrics.json'}: damaged (")
+
+
+def test_another_vocabulary_than_the_checkpoints(
+    train: Path, tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join((tiny_dir / "vocab.txt").read_text().split()[:60]) + "\n")
+    arguments = ("finetune", "--model", tiny_dir, "--tokenizer", vocabulary, "--train", train, *QUICKLY, "--steps", "1")
+    assert "its own" not in run(*arguments, "--out", tmp_path / "rounded").err
+    monkeypatch.setattr("bertwright.starting_point.ROUNDED_UP_BY", 0)
+    told = run(*arguments, "--out", tmp_path / "other")
+    assert told.code == 0
+    assert f"note: {vocabulary}: the vocabulary has 60 entries, the model " in told.err
+    assert "with another vocabulary than its own, a checkpoint is worth little" in told.err
 
 
 # -------------------------------------------------------------------------------------------- odd, but as it should be

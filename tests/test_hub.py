@@ -19,11 +19,13 @@ import torch
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from safetensors.torch import save
 
-from bertwright import checkpoint, hub
+from bertwright import Recipe, checkpoint, finetune, hub
 from bertwright.errors import BertwrightError, BertwrightWarning
 from hub_stand_in import HubStandIn, Repository
+from tiny_model import QUICK, no_plots, rows, write_tsv
 
 WORDS = torch.arange(12.0).reshape(4, 3)
 NORM = torch.linspace(-1, 1, 3)
@@ -421,3 +423,21 @@ def test_links_that_lead_elsewhere(tmp_path: Path) -> None:
     # Only a directory of the hub's cache, models--*/snapshots/*, may link to blobs two levels up.
     with pytest.raises(BertwrightError, match=r"'far\.safetensors', a link that leads out of .*; refused"):
         hub.shard_file(inside / "index.json", "far.safetensors")
+
+
+def test_a_recipe_names_the_commit_that_it_began_with(stand_in: HubStandIn, tiny_dir: Path, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in tiny_dir.iterdir()}
+    repository = Repository({"main": files})
+    stand_in.repositories["owner/model"] = repository
+    train = write_tsv(tmp_path / "train.tsv", rows(40))
+    options = QUICK | {"epochs": 1, "model": "owner/model", "train": train, "console": Console(quiet=True)}
+    with no_plots():
+        first = finetune(out=tmp_path / "first", **options)
+        recipe = Recipe.read(first.out / "recipe.toml")
+        assert recipe["revision"] == repository.commit("main")
+        changed = json.loads(files["config.json"]) | {"layer_norm_eps": 0.5}
+        repository.revisions["main"] = files | {"config.json": json.dumps(changed).encode()}
+        again = finetune(recipe, out=tmp_path / "again", console=Console(quiet=True))
+        moved = finetune(out=tmp_path / "moved", **options)
+    weights = [(run.out / "model.safetensors").read_bytes() for run in (first, again, moved)]
+    assert weights[0] == weights[1] != weights[2]

@@ -19,7 +19,7 @@ from bertwright import BertwrightError, BertwrightWarning, Run, finetune, finetu
 from bertwright.training import observers
 from bertwright.training.observers import read_history
 from bertwright.training.recipe import Recipe
-from tiny_model import QUICK, full_disk, rows, write_tsv
+from tiny_model import QUICK, full_disk, rows, write_tiny_model, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
 
@@ -355,9 +355,23 @@ def test_what_may_change_halfway_is_told(stopped: Run, fit: Fit) -> None:
     assert max(rates[:7]) <= 5e-3 < rates[7]
 
 
+def test_other_weights_to_start_from_are_noticed(
+    fit: Fit, at_step: Any, tiny_dir: Path, tmp_path: Path, undisturbed: Callable[..., bytes]
+) -> None:
+    model = Path(shutil.copytree(tiny_dir, tmp_path / "model"))
+    at_step(7, interrupt)
+    fit(model=model)
+    write_tiny_model(model, seed=1)
+    with pytest.raises(BertwrightError, match="or the model to start from, are no longer those"):
+        fit(model=model, resume=True)
+    write_tiny_model(model, seed=0)
+    fit(model=model, resume=True)
+    assert model_bytes(tmp_path / "run") == undisturbed()
+
+
 def test_other_rows_are_noticed(stopped: Run, fit: Fit, tmp_path: Path) -> None:
     write_tsv(tmp_path / "train.tsv", [*rows(79), ("another good one", "1")])
-    with pytest.raises(BertwrightError, match="the data are no longer those that this run began"):
+    with pytest.raises(BertwrightError, match="the data, or the model to start from, are no longer those that"):
         fit(resume=True)
     write_tsv(tmp_path / "train.tsv", rows(80))
     fit(resume=True)

@@ -67,6 +67,11 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     config_path: Path
 
+    @property
+    def commit(self) -> str | None:
+        """The commit of the hub's repository that this is of; None for what did not come from there."""
+        return self.directory.name if self.directory.parent.name == "snapshots" else None
+
 
 def read(source: str | Path, *, revision: str | None = None) -> Checkpoint:
     """Read the configuration and the weights of a model.

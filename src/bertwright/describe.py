@@ -53,13 +53,16 @@ def model_table(source: str) -> Table:
         row("longest text", f"{recipe.get('max_length')} tokens")
         metrics_file = held.directory / "metrics.json"
         if metrics_file.exists():
-            metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-            for split, measured in measured_splits(metrics).items():
-                headline = measured["headline"]
-                low, high = headline["interval_95"]
-                row(split, f"{headline['metric']} {headline['value']:.4f} (95% interval {low:.4f} to {high:.4f})")
-            if metrics.get("interrupted"):
-                row("note", "the run was interrupted: this is its best state so far")
+            try:
+                metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+                for split, measured in measured_splits(metrics).items():
+                    headline = measured["headline"]
+                    low, high = headline["interval_95"]
+                    row(split, f"{headline['metric']} {headline['value']:.4f} (95% interval {low:.4f} to {high:.4f})")
+                if metrics.get("interrupted"):
+                    row("note", "the run was interrupted: this is its best state so far")
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise BertwrightError(f"{metrics_file}: damaged ({error}); remove it, or evaluate anew") from error
     return table
 
 

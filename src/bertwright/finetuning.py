@@ -151,7 +151,7 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
     machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
     materials = gather(chosen, machine, say)
     with stop_on_signal(say) as stopping, place.guarded():
-        place.begin(chosen, _as_bytes(materials))
+        place.begin(materials.recipe, _as_bytes(materials))
         return _run_seeds(materials, place, console, stopping)
 
 
@@ -189,6 +189,7 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     for part in (rows, validation, *tests.values()):
         task.check(part, recipe, labelled=True)
     start = starting_point(recipe, task, say)
+    recipe = dataclasses.replace(recipe, revision=start.commit or recipe.revision)  # so that the recipe repeats the run
 
     def split(name: str, examples: Sequence[Any]) -> Split:
         inputs = task.encode(start.tokenizer, examples, recipe)
@@ -211,7 +212,10 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
 
 
 def _as_bytes(materials: Materials) -> Iterator[bytes]:
-    """What the saved states of a run depend on: the encoded training and validation rows, and their answers."""
+    """What the saved states of a run depend on: the weights to start from, the encoded rows, and their answers."""
+    for name in sorted(materials.start.tensors):
+        yield name.encode()
+        yield materials.start.tensors[name].flatten().view(torch.uint8).numpy().tobytes()
     for part in (materials.train.inputs, materials.validation.inputs):
         yield part.table.input_ids.tobytes()
         yield part.table.lengths.tobytes()
@@ -248,9 +252,7 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
     return Run(place.out, metrics["summary"], model, stopping.signal if interrupted else 0)
 
 
-def _run_seed(
-    materials: Materials, seed: int, folder: Path, console: Console, stopping: Stopping
-) -> Trained | None:
+def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, stopping: Stopping) -> Trained | None:
     """Train one seed; None if it was stopped before its first validation."""
     recipe, machine, task, start = materials.recipe, materials.machine, materials.task, materials.start
     model, report = start.build(task, recipe, seed)
@@ -335,14 +337,15 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
 
     def measure(outputs: FloatArray) -> dict[str, float]:
         if not np.isfinite(outputs).all():
-            raise BertwrightError(
-                "the model's outputs are no longer finite numbers: training diverged. "
-                "Try a lower --learning-rate, a longer --warmup or --precision float32"
-            )
+            raise FloatingPointError("the model's outputs are no longer finite numbers")
         return {"loss": mean_loss(loss_aside, outputs), **task.tuned(outputs, aside).scores(outputs, aside)}
 
     rows_read = int(table.read_starts[-1] + aside.table.read_starts[-1])
-    if model.frozen > len(model.encoder.layer) and rows_read * model.config.hidden_size * 4 < _FEATURES_AT_MOST:
+    frozen = model.frozen > len(model.encoder.layer)
+    features = rows_read * model.config.hidden_size * 4
+    if frozen and features >= _FEATURES_AT_MOST:
+        tell(f"what the frozen encoder gives would take {features / 2**30:.1f} GiB: it is computed anew in each epoch")
+    if frozen and features < _FEATURES_AT_MOST:
         # Nothing below the head changes: what it reads is computed once, not once an epoch.
         features_NH = torch.from_numpy(inference.run(model.features, table, machine)).float().to(machine.device)
         aside_NH = torch.from_numpy(inference.run(model.features, aside.table, machine)).float()

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import torch
 
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.linear import Linear
 from bertwright.memory import keep_freed_memory
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,13 @@ class Machine:
         """Take the GPU if there is one; bfloat16 there, float32 on a CPU, unless told otherwise.
 
         Raises:
-            BertwrightError: cuda was asked for and is not there, or float16 without it.
+            BertwrightError: there is no such device or precision, or cuda is not there, or float16 without it.
         """
+        for option, value, known in (("--device", device, DEVICES), ("--precision", precision, PRECISIONS)):
+            if value not in known:
+                raise BertwrightError(f"{option} is {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})")
+        if threads < 0:
+            raise BertwrightError(f"--threads is {threads}; use a number above 0, or 0 for one a core")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():

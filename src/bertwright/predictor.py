@@ -170,6 +170,7 @@ class Predictor:
             raise BertwrightError(f"evaluate: {next(iter(how))} says how to read a file, but rows were given")
         else:
             name = "rows"
+        chosen_metric(self.task, metric or self.recipe.metric)
         self.task.check(data, self.recipe, labelled=True)  # before any arithmetic, so that a wrong label is told at once
         inputs = self.encode(data)
         inputs.tell_cut(name, self.recipe.max_length)
@@ -260,6 +261,11 @@ def load(
     report = checkpoint.load_into(model, held.tensors, where=str(directory))
     if report.new:
         raise BertwrightError(f"{directory}: the weights are incomplete ({report.describe()})")
+    if unread := [name for name in report.left if name.startswith(("embeddings.", "encoder.", *checkpoint.TASK_HEADS))]:
+        raise BertwrightError(
+            f"{where}: describes a smaller model than the weights are of: {unread[0]} and {len(unread) - 1} more tensors "
+            "have no place in it; bring back the config.json that belongs to them"
+        )
     tokenizer = Tokenizer.from_directory(held.directory)
     check_vocabulary(tokenizer, config, str(held.directory))
     machine = Machine.choose(device, precision, threads)

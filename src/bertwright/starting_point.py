@@ -12,22 +12,28 @@ from torch import Tensor
 
 from bertwright import checkpoint
 from bertwright.checkpoint import LoadReport
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, tell
 from bertwright.model import BertConfig, Headed
 from bertwright.predictor import check_vocabulary
 from bertwright.tasks.task import Task
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
+ROUNDED_UP_BY = 128  # embeddings without a word that a checkpoint may have, for the sake of round sizes
+
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """Config, weights by canonical name (none for a random start), tokenizer, and what to call it all."""
+    """Config, weights by canonical name (none for a random start), tokenizer, and what to call it all.
+
+    ``commit`` is where the hub's repository stood, for a checkpoint that came from there.
+    """
 
     config: BertConfig
     tensors: Mapping[str, Tensor]
     tokenizer: Tokenizer
     origin: str
+    commit: str | None = None
 
     def build(self, task: Task, recipe: Recipe, seed: int) -> tuple[Headed, LoadReport | None]:
         """Make the model, its new weights drawn from ``seed``, and say what was loaded (None for a random start)."""
@@ -98,12 +104,17 @@ def _from_checkpoint(recipe: Recipe, task: Task, say: Callable[[str], None]) -> 
     config = BertConfig.from_dict(held.config, str(held.config_path))
     tokenizer = Tokenizer.from_directory(held.directory) if recipe.tokenizer is None else _tokenizer(recipe.tokenizer)
     check_vocabulary(tokenizer, config, recipe.tokenizer or str(held.directory))
+    if tokenizer.vocab_size < config.vocab_size - ROUNDED_UP_BY:
+        tell(
+            f"{recipe.tokenizer or held.directory}: the vocabulary has {tokenizer.vocab_size:,} entries, the model "
+            f"{config.vocab_size:,} word embeddings; with another vocabulary than its own, a checkpoint is worth little"
+        )
     tensors = held.tensors
     heads = checkpoint.TASK_HEADS
     if any(name.startswith(heads) for name in tensors) and not _same_head(held, task, recipe):
         say("the checkpoint's classifier is of another task or has other labels or layers, and is left out")
         tensors = {name: value for name, value in tensors.items() if not name.startswith(heads)}
-    return StartingPoint(config, tensors, tokenizer, recipe.model)
+    return StartingPoint(config, tensors, tokenizer, recipe.model, None if Path(recipe.model).exists() else held.commit)
 
 
 def _same_head(held: checkpoint.Checkpoint, task: Task, recipe: Recipe) -> bool:

@@ -111,7 +111,7 @@ class Workspace:
         return recipe
 
     def begin(self, recipe: Options, rows: Iterable[bytes], launch: str = "") -> None:
-        """Make the folder, or, to resume, check that the rows, given as bytes, are still those that it began with.
+        """Make the folder, or, to resume, check that the rows and weights, given as bytes, are those that it began with.
 
         ``launch`` is for :func:`begun_by`.
 
@@ -123,7 +123,7 @@ class Workspace:
         if recipe.resume:
             if (self.folder / _DATA).read_text() != digest:
                 raise BertwrightError(
-                    f"{self.folder}: the data are no longer those that this run began with; "
+                    f"{self.folder}: the data, or the model to start from, are no longer those that this run began with; "
                     "bring them back, or begin anew with --overwrite"
                 )
             atomic_write_text(self.folder / _LAUNCH, launch)

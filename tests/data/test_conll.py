@@ -142,7 +142,7 @@ def test_what_is_wrong_with_columns_is_said_in_a_line(
 def test_a_missing_file_and_one_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(BertwrightError, match="cannot be read: No such file"):
         list(read_tagged(tmp_path / "none.conll", TagColumns()))
-    with pytest.raises(BertwrightError, match="none.parquet: cannot be read"):
+    with pytest.raises(BertwrightError, match=r"none\.parquet: cannot be read"):
         list(read_tagged(tmp_path / "none.parquet", TagColumns()))
 
 

@@ -202,7 +202,7 @@ def test_mistakes_in_json_lines_are_named_by_line(tmp_path: Path) -> None:
 
 def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     assert refused(tmp_path / "no.json") == ": cannot be read: No such file or directory; is the name right?"
-    assert refused(written(tmp_path, "x", "q.tsv")).startswith(": questions are read from .json (SQuAD's format) and .jsonl")
+    assert refused(written(tmp_path, "x", "q.tsv")).startswith(": questions are read from .json (SQuAD's format), .jsonl")
     file = tmp_path / "latin.json"
     file.write_bytes('{"data": "é"}'.encode("latin-1"))
     assert refused(file) == ": byte 0xe9 at position 11 is not UTF-8; save the file as UTF-8"

@@ -19,7 +19,6 @@ from bertwright.evaluation import metrics as module
 from bertwright.evaluation.metrics import (
     METRICS,
     classification_metrics,
-    higher_is_better,
     matthews_per_batch,
     per_source,
 )
@@ -285,15 +284,8 @@ def test_what_a_user_can_get_wrong(true: Any, probabilities: Any, names: list[st
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(BertwrightError, match=r"unknown metric 'f1-macro'; known: accuracy, .*did you mean 'f1_macro'"):
         classification_metrics([0, 1], GOOD, ["a", "b"], headline="f1-macro")
-    with pytest.raises(BertwrightError, match="known: accuracy, f1_macro, matthews_correlation, loss"):
-        higher_is_better("perplexity")
     with pytest.raises(BertwrightError, match="bootstrap_samples is 0"):
         classification_metrics([0, 1], GOOD, ["a", "b"], bootstrap_samples=0)
-
-
-def test_more_is_better_of_everything_but_loss() -> None:
-    assert all(higher_is_better(name) for name in METRICS)
-    assert not higher_is_better("loss")
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))

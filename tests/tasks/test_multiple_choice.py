@@ -28,7 +28,6 @@ from bertwright.data.packing import TokenTable
 from bertwright.evaluation.choices import NO_SOURCE, choice_metrics, choice_report, plot_choices
 from bertwright.predictor import mean_loss
 from bertwright.tasks.multiple_choice import MultipleChoice, side_by_side
-from bertwright.training.schedule import learning_rate
 from command_line import run
 from tiny_model import BAD, GOOD, PLAIN, QUICK, write_jsonl, write_tsv
 

@@ -456,9 +456,23 @@ def test_divergence_names_the_step_and_keeps_the_last_good_state(
     with pytest.raises(BertwrightError, match=message):
         run.train(plan, tmp_path / "history.jsonl", tmp_path / "states")
     assert all(torch.equal(good.weights()[name], tensor) for name, tensor in run.weights().items())
-    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == ["step-3", "step-4"]
+    # What was saved after the fourth step is what diverged in the fifth.
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["step-3"]
     assert [record["step"] for record in read_history(tmp_path / "history.jsonl")][-1] == 4
     assert resumed(tmp_path, plan) == undisturbed
+
+
+def test_a_validation_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(
+    tmp_path: Path, undisturbed: Result
+) -> None:
+    def blown_up(number: int) -> None:
+        if number == 2:
+            raise FloatingPointError("the outputs are no longer finite")
+
+    run = Run(before_validation=blown_up)
+    with pytest.raises(BertwrightError, match=r"the outputs are no longer finite after step 6 \(epoch 2\)\. Try a lower"):
+        run.train(PLAN, tmp_path / "history.jsonl", tmp_path / "states")
+    assert resumed(tmp_path, PLAN) == undisturbed
 
 
 # --- by the clock -----------------------------------------------------------------------------------------------------

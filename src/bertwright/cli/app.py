@@ -75,8 +75,17 @@ def _run(arguments: list[str]) -> int:
         note("stopped", str(stop) or "interrupted")
         return 128 + (stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail again
+        _drop_output()
+    except OSError as error:  # such as a full disk behind standard output
+        _drop_output()
+        note("error", f"{error.filename or 'the output'}: {error.strerror or error}")
+        return 2
     return 0
+
+
+def _drop_output() -> None:
+    """Let the last flush, at the end of the process, not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: Any) -> str:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
@@ -62,8 +63,16 @@ def finetune(
 
 
 def _cleared(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a recipe as flags gave them; an empty one takes a column away."""
-    return {name: None if value == "" and name != "columns" else value for name, value in given.items()}
+    """Options of a recipe as flags gave them; an empty one takes a column away.
+
+    Raises:
+        BertwrightError: it is one that cannot be done without.
+    """
+    kinds = Recipe.kinds()
+    for name, value in given.items():
+        if value == "" and kinds[name] is str:
+            raise BertwrightError(f"{flag(name)} is empty; give it a value, or leave it out")
+    return {name: None if value == "" and isinstance(kinds[name], UnionType) else value for name, value in given.items()}
 
 
 @app.command()
@@ -106,11 +115,14 @@ def evaluate(
 
     Example: bertwright evaluate runs/mine test.tsv
     """
-    from bertwright.evaluation.files import write_evaluation
+    from bertwright.evaluation.files import check_place, write_evaluation
 
     if out is None and not Path(model).is_dir():
         raise BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
-    folder = out or Path(model) / f"evaluation-{data.name.split('.')[0].replace(':', '-')}"
+    folder = (
+        out or Path(model) / f"evaluation-{data.name.removesuffix('.tar.xz').removesuffix(data.suffix).replace(':', '-')}"
+    )
+    check_place(folder)  # before the work
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":
@@ -189,6 +201,8 @@ def predict(
         raise BertwrightError(f"{flag(next(iter(given)))} says how to read a file: give it with --input")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if input is not None:
+        if pair and len(pair) > 1:
+            raise BertwrightError(f"--pair is given {len(pair)} times; with --input it names one column")
         if pair:
             given["pair"] = pair[0]
         records = predictor.predict_rows(predictor.read(input, labelled=False, **_cleared(given)))

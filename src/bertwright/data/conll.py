@@ -28,8 +28,8 @@ class TagColumns:
     """Where words and tags are.
 
     In columns, ``token`` and ``tag`` are numbers from 1 or one of ``names``; None: the first and the last, and those of
-    form and UPOS in CoNLL-U. In JSON lines and Parquet they are fields; None: ``tokens``, and ``tags`` or ``spans``. What ``drop``
-    matches is left out of each word. Unless ``labelled``, tags are not looked for.
+    form and UPOS in CoNLL-U. In JSON lines and Parquet they are fields; None: ``tokens``, and ``tags`` or ``spans``. What
+    ``drop`` matches is left out of each word. Unless ``labelled``, tags are not looked for.
     """
 
     token: str | None = None

@@ -83,6 +83,11 @@ def not_empty(rows: Iterator[T], path: Path) -> Iterator[T]:
 
 @contextlib.contextmanager
 def opening(path: Path) -> Iterator[BinaryIO]:
+    """Open a file; what the system says about it, also later on, becomes one line.
+
+    Raises:
+        BertwrightError: it is missing, or cannot be read.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
@@ -254,6 +259,11 @@ def _check_names(names: Sequence[str], what: str, remedy: str) -> None:
 
 
 def separator_of(given: str) -> str:
+    """The character that ``--delimiter`` names, by itself or as tab, comma or semicolon.
+
+    Raises:
+        BertwrightError: it is more than one, or one that cannot separate columns.
+    """
     separator = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";"}.get(given, given)
     if len(separator) != 1 or separator in '"\r\n':
         raise BertwrightError(f"--delimiter must be one character, tab, comma or semicolon, not {given!r}")

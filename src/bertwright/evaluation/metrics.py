@@ -96,15 +96,6 @@ Raises BertwrightError for empty input, unequal lengths and indices outside ``0 
 """
 
 
-def higher_is_better(name: str) -> bool:
-    """Say whether more of a metric is better: True for every name in METRICS, False for ``"loss"``.
-
-    Raises BertwrightError for any other name.
-    """
-    _require_known(name, [*METRICS, "loss"])
-    return name != "loss"
-
-
 def classification_metrics(
     true_B: npt.ArrayLike,
     probabilities_BC: npt.ArrayLike,
@@ -250,6 +241,7 @@ def _roc_auc(true_B: IntArray, probabilities_BC: FloatArray, names: Sequence[str
 
 
 def reliability_bins(confidence_B: FloatArray, correct_B: npt.NDArray[np.bool_]) -> list[dict[str, float | int | None]]:
+    """How often predictions of each range of confidence are right; ``reliability`` of :func:`classification_metrics`."""
     edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
     bin_B = np.clip(np.searchsorted(edges, confidence_B, side="left") - 1, 0, CALIBRATION_BINS - 1)
     bins: list[dict[str, float | int | None]] = []
@@ -269,6 +261,7 @@ def reliability_bins(confidence_B: FloatArray, correct_B: npt.NDArray[np.bool_])
 
 
 def calibration_error(bins: list[dict[str, float | int | None]]) -> float:
+    """How far confidence and accuracy lie apart, the mean over examples; see :func:`classification_metrics`."""
     filled = np.array([(b["count"], b["confidence"], b["accuracy"]) for b in bins if b["count"]], dtype=np.float64)
     count, confidence, accuracy = filled.T
     return float(np.average(np.abs(accuracy - confidence), weights=count))

@@ -24,6 +24,7 @@ from rich.text import Text
 
 from bertwright.atomic import atomic_write_text
 from bertwright.errors import BertwrightError
+from bertwright.evaluation.files import PREDICTIONS, evaluation_folder
 from bertwright.evaluation.plots import GREY, SKY_BLUE, VERMILION, caption, drawable_labels, save
 from bertwright.evaluation.report import literal, shortened
 
@@ -246,9 +247,10 @@ def write_minimal_pairs(
     """Write ``metrics.json``, ``predictions.jsonl`` and ``phenomena.png`` into ``folder``, which is made if need be.
 
     Raises:
-        BertwrightError: the folder cannot be made or written; each file is whole or as it was before.
+        BertwrightError: the folder cannot be written, or holds something else; an evaluation there stays whole.
     """
-    atomic_write_text(folder / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
-    lines = [json.dumps(record, ensure_ascii=False) for record in predictions]
-    atomic_write_text(folder / "predictions.jsonl", "\n".join(lines) + "\n")
-    plot_phenomena(accuracies, folder / "phenomena.png")
+    with evaluation_folder(folder) as target:
+        atomic_write_text(target / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+        lines = [json.dumps(record, ensure_ascii=False) for record in predictions]
+        atomic_write_text(target / PREDICTIONS, "\n".join(lines) + "\n")
+        plot_phenomena(accuracies, target / "phenomena.png")

@@ -335,6 +335,7 @@ def _ordinal(number: int) -> str:
 
 
 def caption(figure: Figure, parts: Sequence[str]) -> None:
+    """Write small lines, those that are not empty, below a figure."""
     text = "\n".join(part for part in parts if part)
     if text:
         figure.supxlabel(text, fontsize=8, color="#444444", wrap=True)

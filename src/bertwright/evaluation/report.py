@@ -185,6 +185,7 @@ def shortened(text: str, columns: int) -> str:
 
 
 def new_table(title: str | None, headers: Sequence[str], justify: Sequence[Any], wrapped: str = "") -> Table:
+    """An empty table in the style of all reports; only the column ``wrapped`` breaks its lines."""
     table = Table(
         title=None if title is None else Text(literal(title), style="bold"),
         title_justify="left",
@@ -199,10 +200,12 @@ def new_table(title: str | None, headers: Sequence[str], justify: Sequence[Any],
 
 
 def shown_name(name: str, columns: int) -> Text:
+    """A name from the data, no wider than so many columns of a terminal, and nothing in it a command to that."""
     return Text(shortened(literal(name), columns))
 
 
 def shown_score(value: float | None) -> str:
+    """A score to three digits, or a hyphen where there is none."""
     return "-" if value is None else f"{value:.3f}"
 
 

@@ -263,9 +263,7 @@ class Tagging(Task):
         def total(logits_RC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
             logits_RC = logits_RC if logits_RC.dtype == torch.float64 else logits_RC.float()
             targets_R = targets_W[torch.from_numpy(table.outputs(units))].to(logits_RC.device)
-            return F.cross_entropy(
-                logits_RC, targets_R, weights.to(logits_RC), reduction="sum", label_smoothing=smoothing
-            )
+            return F.cross_entropy(logits_RC, targets_R, weights.to(logits_RC), reduction="sum", label_smoothing=smoothing)
 
         even, divergence = partial(total, smoothing=1.0), weighted(classes_apart, weight_W, table.outputs)
         return Loss(np.diff(before_W[table.read_starts]), total, even, divergence)

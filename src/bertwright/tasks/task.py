@@ -231,7 +231,7 @@ class Task(ABC):
         """Further files of an evaluation, by name, made of its records: what the official scripts of a task take."""
         return {}
 
-    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:  # noqa: B027
         """Write the plots of a measurement and of its rows into a folder; nothing where there is nothing to see."""
 
 

@@ -69,7 +69,11 @@ class Objective(Protocol):
         """Compute a batch's share of the step's loss."""
 
     def validate(self) -> dict[str, float]:
-        """Measure the model as it is."""
+        """Measure the model as it is.
+
+        Raises:
+            FloatingPointError: what it gives is not finite; the message says what that is.
+        """
 
     def position(self) -> dict[str, Any]:
         """Where in the data the next step begins, as JSON; empty where the step alone says it."""
@@ -160,7 +164,12 @@ def train(
     try:
         while not (_done(plan, outcome) or _out_of_patience(outcome, plan)):
             began = time.perf_counter()
-            record = _step(optimizer, objective, plan, outcome, processes)
+            try:
+                record = _step(optimizer, objective, plan, outcome, processes)
+            except _DivergedError:
+                if states is not None and processes.first:  # weights that give no loss are no state to go on from
+                    saved_state.forget(states, outcome.step)
+                raise
             record["seconds"] = time.perf_counter() - began
             outcome.seconds += record["seconds"]
             clock.read()
@@ -184,6 +193,10 @@ def train(
     finally:
         observer.end()
     return outcome
+
+
+class _DivergedError(BertwrightError):
+    """A loss or gradient is not finite."""
 
 
 class _Clock:
@@ -268,18 +281,19 @@ def _step(optimizer: Optimizer, objective: Objective, plan: Plan, outcome: Outco
     return record if plan.max_seconds == math.inf else record | {"progress": progress}
 
 
-def _diverged(what: str, value: float, step: int, plan: Plan) -> BertwrightError:
+def _diverged(what: str, value: float, step: int, plan: Plan) -> _DivergedError:
     epoch = f" (epoch {step // plan.per_epoch + 1})" if plan.in_epochs else ""
-    return BertwrightError(
-        f"the {what} became {value} at step {step + 1}{epoch}; nothing of this step was kept. "
-        "Try a lower --learning-rate, a longer --warmup or --precision float32"
-    )
+    return _DivergedError(f"the {what} became {value} at step {step + 1}{epoch}; nothing of this step was kept. {_REMEDY}")
 
 
 def _validate(optimizer: Optimizer, objective: Objective, plan: Plan, observer: Observer, outcome: Outcome) -> None:
     epoch = math.ceil(outcome.step / plan.per_epoch)
     with optimizer.averaged():
-        values = objective.validate()
+        try:
+            values = objective.validate()
+        except FloatingPointError as error:
+            where = f" (epoch {epoch})" if plan.in_epochs else ""
+            raise BertwrightError(f"{error} after step {outcome.step}{where}. {_REMEDY}") from None
         value = values.get(plan.metric, math.nan)
         better = math.isnan(outcome.best_value) or (
             value < outcome.best_value if plan.metric == "loss" else value > outcome.best_value
@@ -300,6 +314,7 @@ def _out_of_patience(outcome: Outcome, plan: Plan) -> bool:
     return math.ceil(int(outcome.validations[-1]["step"]) / plan.per_epoch) - outcome.best_epoch >= plan.patience
 
 
+_REMEDY = "Try a lower --learning-rate, a longer --warmup or --precision float32"
 _COUNTERS = (
     "step", "best_decay", "best_step", "best_epoch", "best_value", "seconds", "elapsed", "reserve", "tokens", "validations",
 )  # fmt: skip

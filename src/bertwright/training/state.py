@@ -47,6 +47,11 @@ def save(folder: Path, step: int, state: State) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def forget(folder: Path, step: int) -> None:
+    """Drop the state of this step, if there is one."""
+    shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
+
+
 def newest(folder: Path) -> State:
     """Read the newest whole state below ``folder``, passing over damaged ones with a warning.
 
