@@ -53,7 +53,7 @@ BESIDE_TRAINER = ("cola", "rte", "conll2003", "squad")
 STEPS = {"bertwright": 40, "trainer": 12}
 WARM_UP = {"bertwright": 5, "trainer": 2}
 # Timed without tests, which are no part of training, and at the length that the example scripts cut texts to.
-TIMED: Options = {"test": None, "validation_fraction": 0.01}
+TIMED: Options = {"test": None, "validation": None, "validation_fraction": 0.01}
 LENGTHS = {"cola": 128, "rte": 128}
 
 

@@ -94,8 +94,9 @@ def trained(options: dict[str, Any], seed: int, *, threads: int, steps: int | No
     task, kind = materials.task, recipe.task
     transformers.set_seed(seed)
     directory = checkpoint.resolve(recipe.model)
-    config = {name: value for name, value in task.to_config().items() if name != "architectures"}
-    model = getattr(transformers, CLASSES[kind]).from_pretrained(directory, **config)
+    config = transformers.AutoConfig.from_pretrained(directory)
+    config.update(task.to_config())
+    model = getattr(transformers, CLASSES[kind]).from_pretrained(directory, config=config)
     rows = rows_of(task, kind, materials.train.inputs)
     fixed = recipe.max_length if padding == "script" and kind in PADDED_FULLY else None
     collate = collated(materials.start.tokenizer.pad_id, fixed)

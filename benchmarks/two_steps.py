@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -47,23 +48,28 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 def fine_tuned(task: str, start: dict[str, Any], arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Fine-tune one task from one start: a seed at every rate, then all seeds at the best of them."""
+    """Fine-tune one task from one start: seed 0 at every rate, then the other seeds at the best of them."""
     setting = TASKS[task]
     paths = {name: str(arguments.data / setting[name]) for name in ("train", "test")}
     options = setting | paths | start | {"epochs": arguments.epochs, "threads": arguments.threads, "overwrite": True}
     options |= {"dropout": 0.1}  # a model that was pretrained without it would have none, and random weights some
-    tried = {}
-    for rate in arguments.rates:
-        run = finetune(options, learning_rate=rate, out=folder / "tried", console=QUIET)
-        tried[rate] = run.metrics["validation"][setting["metric"]]
-    best = max(tried, key=lambda rate: tried[rate])
-    run = finetune(options, learning_rate=best, seeds=arguments.seeds, out=folder / "seeds", console=QUIET)
-    scores = [
-        {"seed": s["seed"], **{part: s[part][setting["metric"]] for part in ("validation", "test")}}
-        for s in run.metrics["seeds"]
-    ]
-    over = {part: run.metrics["over_seeds"][part][setting["metric"]] for part in ("validation", "test")}
-    return {"metric": setting["metric"], "validation_by_rate": tried, "rate": best, "seeds": scores, "over_seeds": over}
+
+    def score(rate: float, seed: int) -> dict[str, Any]:
+        run = finetune(options, learning_rate=rate, seed=seed, out=folder / "run", console=QUIET)
+        return {"seed": seed, **{part: run.metrics[part][setting["metric"]] for part in ("validation", "test")}}
+
+    tried = {rate: score(rate, 0) for rate in arguments.rates}
+    best = max(tried, key=lambda rate: tried[rate]["validation"])
+    scores = [tried[best], *(score(best, seed) for seed in range(1, arguments.seeds))]
+    over = {
+        part: {
+            "mean": statistics.fmean(one[part] for one in scores),
+            "standard_deviation": statistics.stdev(one[part] for one in scores),
+        }
+        for part in ("validation", "test")
+    }
+    by_rate = {rate: one["validation"] for rate, one in tried.items()}
+    return {"metric": setting["metric"], "validation_by_rate": by_rate, "rate": best, "seeds": scores, "over_seeds": over}
 
 
 def first_step(arguments: argparse.Namespace, folder: Path, model: Path, console: Console) -> None:
@@ -92,6 +98,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--starts", nargs="+", default=["pretrained", "random"], choices=["pretrained", "random"])
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="keep the pretrained model here")
     parser.add_argument("--pretrained", type=Path, help="fine-tune this model instead of making one")
@@ -113,15 +120,20 @@ def main() -> None:
         setting = {name: str(value) for name, value in vars(arguments).items() if name not in ("data", "keep", "pretrained")}
         for task in arguments.tasks:
             name = f"two_steps_{task.lower()}"
-            held = records.held(name)
-            of_task = held["starts"] if held and held["pretraining"]["metrics"] == metrics else {}
-            for start, options in starts.items():
-                if start in of_task:
+
+            def held(name: str = name) -> dict[str, Any]:
+                found = records.held(name)
+                return found["starts"] if found and found["pretraining"]["metrics"] == metrics else {}
+
+            for start in arguments.starts:
+                if start in held():
                     continue
-                of_task[start] = fine_tuned(task, options, arguments, folder)
-                test = of_task[start]["over_seeds"]["test"]
+                result = fine_tuned(task, starts[start], arguments, folder)
+                test = result["over_seeds"]["test"]
                 score = f"{test['mean']:.3f} ± {test['standard_deviation']:.3f}"
-                print(f"{task:10} {start:10} {of_task[start]['metric']} {score}", flush=True)
+                print(f"{task:10} {start:10} {result['metric']} {score}", flush=True)
+                # Read anew: another process may have written the other start meanwhile.
+                of_task = held() | {start: result}
                 records.write(name, {"setting": setting, "pretraining": pretraining, "starts": of_task})
 
 
