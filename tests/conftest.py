@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tiny_model import QUICK, no_plots, rows, write_tiny_model, write_tsv
+from tiny_model import QUICK, Fit, no_plots, rows, write_tiny_model, write_tsv
+
+if TYPE_CHECKING:
+    from bertwright import Run
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -49,6 +53,24 @@ def tiny_run(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         options = {"model": tiny_dir, "train": train, "test": test, "out": folder / "model", "epochs": 6}
         finetune(QUICK, console=Console(quiet=True), **options)
     return folder / "model"
+
+
+@pytest.fixture
+def fit(tiny_dir: Path, tmp_path: Path) -> Fit:
+    """Fine-tune the tiny model on 80 sentences; options win over the defaults, each run has its own directory."""
+    from rich.console import Console
+
+    from bertwright import finetune
+
+    train = write_tsv(tmp_path / "train.tsv", rows(80))
+    runs = iter(range(100))
+
+    def run(**options: Any) -> Run:
+        out = tmp_path / f"run-{next(runs)}"
+        chosen: dict[str, Any] = {"model": tiny_dir, "train": train, "out": out, "console": Console(quiet=True)}
+        return finetune(QUICK, **chosen | options)
+
+    return run
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Run, finetune
@@ -23,29 +22,10 @@ from bertwright.model import Embeddings, Layer
 from bertwright.training.observers import read_history
 from bertwright.training.recipe import Recipe
 from bertwright.training.schedule import learning_rate
-from tiny_model import BAD, GOOD, QUICK, rows, write_jsonl, write_tsv
+from tiny_model import BAD, GOOD, QUICK, Fit, rows, weights, write_jsonl, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
 QUIET = Console(quiet=True)
-Fit = Callable[..., Run]
-
-
-@pytest.fixture
-def fit(tiny_dir: Path, tmp_path: Path) -> Fit:
-    """Fine-tune the tiny model on 80 sentences; options win over the defaults, each run has its own directory."""
-    train = write_tsv(tmp_path / "train.tsv", rows(80))
-    runs = iter(range(100))
-
-    def run(**options: Any) -> Run:
-        out = tmp_path / f"run-{next(runs)}"
-        chosen: dict[str, Any] = {"model": tiny_dir, "train": train, "out": out, "console": QUIET}
-        return finetune(QUICK, **chosen | options)
-
-    return run
-
-
-def weights(directory: Path) -> dict[str, Tensor]:
-    return load_file(directory / "model.safetensors")
 
 
 def model_bytes(run: Run) -> bytes:

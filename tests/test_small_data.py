@@ -22,29 +22,10 @@ from bertwright.evaluation.report import seeds_table
 from bertwright.training import observers
 from bertwright.training.observers import read_history
 from bertwright.training.optimizer import Optimizer
-from tiny_model import QUICK, no_plots, rows, write_tsv
+from tiny_model import QUICK, Fit, no_plots, rows, weights, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
 QUIET = Console(quiet=True)
-Fit = Callable[..., Run]
-
-
-@pytest.fixture
-def fit(tiny_dir: Path, tmp_path: Path) -> Fit:
-    """Fine-tune the tiny model on 80 sentences; options win over the defaults, each run has its own directory."""
-    train = write_tsv(tmp_path / "train.tsv", rows(80))
-    runs = iter(range(100))
-
-    def run(**options: Any) -> Run:
-        out = tmp_path / f"run-{next(runs)}"
-        chosen: dict[str, Any] = {"model": tiny_dir, "train": train, "out": out, "console": QUIET}
-        return finetune(QUICK, **chosen | options)
-
-    return run
-
-
-def weights(directory: Path) -> dict[str, Tensor]:
-    return load_file(directory / "model.safetensors")
 
 
 def history(run: Run, kind: str = "step") -> list[float]:

@@ -12,13 +12,16 @@ import json
 import random
 import resource
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
+from bertwright import Run
 from bertwright.checkpoint import export_tensors, write_weights
 from bertwright.model import Bert, BertConfig
 from bertwright.tokenizer import Tokenizer
@@ -40,6 +43,7 @@ QUICK: dict[str, Any] = {
 }
 
 Row = tuple[str, str]
+Fit = Callable[..., Run]
 
 
 def write_tiny_model(directory: Path, *, seed: int = 0, dropout: float = 0.1) -> Path:
@@ -65,6 +69,11 @@ def write_tiny_model(directory: Path, *, seed: int = 0, dropout: float = 0.1) ->
     (directory / "config.json").write_text(json.dumps(config.to_dict() | {"architectures": ["BertModel"]}))
     tokenizer.save(directory, max_length=POSITIONS)
     return directory
+
+
+def weights(directory: Path) -> dict[str, Tensor]:
+    """The tensors of a model directory."""
+    return load_file(directory / "model.safetensors")
 
 
 def rows(count: int, seed: int = 0, *, labels: tuple[str, str] = ("1", "0")) -> list[Row]:

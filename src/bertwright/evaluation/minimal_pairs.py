@@ -6,7 +6,6 @@ ties, and are wrong, as in BLiMP's own code.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,9 +21,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bertwright.atomic import atomic_write_text
 from bertwright.errors import BertwrightError
-from bertwright.evaluation.files import PREDICTIONS, evaluation_folder
+from bertwright.evaluation.files import write_evaluation
 from bertwright.evaluation.plots import GREY, SKY_BLUE, VERMILION, caption, drawable_labels, save
 from bertwright.evaluation.report import literal, shortened
 
@@ -249,8 +247,8 @@ def write_minimal_pairs(
     Raises:
         BertwrightError: the folder cannot be written, or holds something else; an evaluation there stays whole.
     """
-    with evaluation_folder(folder) as target:
-        atomic_write_text(target / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
-        lines = [json.dumps(record, ensure_ascii=False) for record in predictions]
-        atomic_write_text(target / PREDICTIONS, "\n".join(lines) + "\n")
+
+    def draw(_: object, __: object, target: Path) -> None:
         plot_phenomena(accuracies, target / "phenomena.png")
+
+    write_evaluation(folder, metrics, list(predictions), draw, {})
