@@ -126,7 +126,9 @@ def test_altered_text_is_found_when_it_is_first_read(tmp_path: Path, tiny_dir: P
         stream.take(1000, 16, 64)
 
 
-@pytest.mark.parametrize(("part", "remedy"), [("heldout", "a larger --heldout"), ("train", r"documents told apart \(--docu")])
+@pytest.mark.parametrize(
+    ("part", "remedy"), [("heldout", "a larger --heldout"), ("train", r"documents told apart \(--docu")]
+)
 def test_a_single_document_has_no_other_to_take_from(tmp_path: Path, tiny_dir: Path, part: str, remedy: str) -> None:
     write_tiny_corpus(tmp_path / "tokens", tiny_dir, shards=1, count=1, heldout=1)
     corpus = TokenCorpus.open(tmp_path / "tokens", part)

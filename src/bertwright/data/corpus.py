@@ -179,8 +179,8 @@ def read_documents(
     Args:
         files: What :func:`corpus_files` returned.
         format: How documents lie in them.
-        skipped: Called with each line, record, file or folder that cannot be read: not UTF-8, a NUL byte, no JSON, without the
-            text or with an empty one, damaged, cut off, empty. A damaged file is used up to the damage.
+        skipped: Called with each line, record, file or folder that cannot be read: not UTF-8, a NUL byte, no JSON, without
+            the text or with an empty one, damaged, cut off, empty. A damaged file is used up to the damage.
         advanced: Called with the number of bytes that were read of the files, compressed as they are, since the last
             call; not called for the hub. Their sum is :func:`input_bytes` in the end.
 
