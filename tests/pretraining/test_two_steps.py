@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import itertools
 import json
 import lzma
 import math
@@ -91,6 +93,28 @@ def test_it_judges_minimal_pairs(encoder: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["pairs"] == 3
     assert "give them with --task blimp" in run("evaluate", encoder, pairs, "--per-set", "2").error
     assert "--task is 'blmp'" in run("evaluate", encoder, pairs, "--task", "blmp").error
+
+
+def test_fill_mask_and_blimp_from_python_have_the_same_digits(encoder: Path, tmp_path: Path) -> None:
+    lm = bertwright.load_masked_lm(encoder, device="cpu")
+    texts = ["The cat [MASK] near a kitten.", "The [MASK] sails near a [MASK]."]
+    shown = done("fill-mask", encoder, *texts, "--format", "jsonl", "--top", "3", "--device", "cpu").out
+    assert shown == "".join(
+        json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n" for one in lm.fill_mask(texts, top=3)
+    )
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [
+        {"sentence_good": f"The {a} {b}.", "sentence_bad": f"The {b} {a}.", "UID": uid, "linguistics_term": "order"}
+        for uid, words in SUBJECTS.items()
+        for a, b in itertools.pairwise(words)
+    ]
+    pairs.write_text("\n".join(json.dumps(row | {"pairID": str(number)}) for number, row in enumerate(rows)))
+    judging = ("--task", "blimp", "--score", "pll-word-l2r", "--per-set", "4", "--device", "cpu", "--out", tmp_path / "out")
+    done("evaluate", encoder, pairs, *judging)
+    result = lm.evaluate_blimp(pairs, per_set=4, method="pll-word-l2r")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result.metrics
+    written = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    assert list(map(json.loads, written)) == list(result.predictions)
 
 
 def test_the_second_step_starts_from_it(encoder: Path, tmp_path: Path) -> None:
