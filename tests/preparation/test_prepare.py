@@ -466,7 +466,8 @@ def test_nothing_to_prepare(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("in_this_process")
 def test_a_single_path_needs_no_list(corpus: Path, tmp_path: Path) -> None:
     wanted = run(corpus, tmp_path / "a").manifest
-    for number, path in enumerate((corpus, str(corpus))):
+    paths: list[str | Path] = [corpus, str(corpus)]
+    for number, path in enumerate(paths):
         assert prepare(path, TOKENIZER, tmp_path / f"b{number}", heldout=0.1, shard_bytes=SHARD_BYTES).manifest == wanted
     with pytest.raises(BertwrightError, match=r"lies in .*corpus, where it would be read as text"):
         prepare(str(corpus), TOKENIZER, corpus / "tokens")

@@ -208,7 +208,8 @@ class ProgressBar:
         for name in ("loss", "mlm_accuracy", "nsp_accuracy", "gradient_norm"):
             if name in record:
                 # Smoothed over about twenty steps: those of a single batch jump too much to read.
-                self._smooth[name] = self._smooth.get(name, record[name]) * 0.95 + record[name] * 0.05
+                value = float(record[name])
+                self._smooth[name] = self._smooth.get(name, value) * 0.95 + value * 0.05
         self._tokens += record.get("tokens", 0)
         self._flops += record.get("flops", 0.0)
         if self._first_progress is None:
