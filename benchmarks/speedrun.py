@@ -177,16 +177,18 @@ def metrics_of(out: Path) -> dict[str, Any]:
     return metrics
 
 
-def hold(keep: Path, setting: dict[str, Any]) -> None:
-    """Write down the setting of a run; refuse to go on with stages of another.
+def hold(keep: Path, setting: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Write down the setting of a run and what it reads; refuse to go on with stages of another.
 
     Raises:
         BertwrightError: they are of another.
     """
     file = keep / "setting.json"
-    text = json.dumps(setting, indent=1) + "\n"
+    # Not part of the record, where places on a machine have nothing to say; the corpus is told there by its digest.
+    tokens = None if arguments.tokens is None else TokenCorpus.open(arguments.tokens).digest
+    text = json.dumps(setting | {"data": str(arguments.data.resolve()), "tokens": tokens}, indent=1) + "\n"
     if file.exists() and file.read_text(encoding="utf-8") != text:
-        raise BertwrightError(f"{keep}: holds a run with other settings than these; choose another --keep")
+        raise BertwrightError(f"{keep}: holds a run with other settings, --data or --tokens; choose another --keep")
     atomic_write_text(file, text)
 
 
@@ -295,7 +297,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "peer": arguments.peer, "pretraining": PRETRAINING | {"batch_tokens": BATCH_TOKENS[arguments.device]},
         "cola": COLA, "rates": RATES,
     }  # fmt: skip
-    hold(arguments.keep, setting)
+    hold(arguments.keep, setting, arguments)
     corpus = corpus_of(arguments, console)
     text = TokenCorpus.open(corpus)
     config = sized(arguments.config, text.manifest.vocab_size)  # a prepared corpus may have another vocabulary

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import io
 import json
+import random
 import re
 import runpy
 import shlex
@@ -425,6 +426,14 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plotless: None) -
     for file in ("in_domain_train.tsv", "out_of_domain_dev.tsv"):
         (tmp_path / file).write_text("".join(rows))
     (tmp_path / "sentences.txt").write_text("A first line\nand a second\n")
+    texts = [s.text for s in sentences]
+    for folder in ("corpus", "blimp"):
+        (tmp_path / folder).mkdir()
+    draw = random.Random(0)
+    documents = ["\n".join(draw.sample(texts, 5)) for _ in range(200)]
+    (tmp_path / "corpus" / "text.txt").write_text("\n\n".join(documents))
+    pair = {"sentence_good": texts[0], "sentence_bad": texts[1], "UID": "made", "linguistics_term": "made", "pairID": "0"}
+    (tmp_path / "blimp" / "made.jsonl").write_text(json.dumps(pair))
     monkeypatch.setattr(hub, "ALIASES", {})
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -457,6 +466,7 @@ def test_readme_runs_and_tells_every_file_and_field(stand_ins: Path) -> None:
             assert f"`{key}`" in fields, key
 
 
+@pytest.mark.filterwarnings("ignore:the text gives", "ignore:the corpus is too small")
 def test_the_python_page_runs(stand_ins: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = run_snippets("docs/python.md")
     assert len(names["answers"]) == 2

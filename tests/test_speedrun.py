@@ -169,8 +169,21 @@ def test_finished_stages_are_kept_and_only_those_of_the_same_settings(
     before = {path: path.stat().st_mtime_ns for path in keep.rglob("*.json") if path.name != "setting.json"}
     assert call(data.parent, *options(data, keep, peer=tiny_dir)) == results
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    with pytest.raises(SystemExit, match="holds a run with other settings"):
+    refused = "holds a run with other settings, --data or --tokens; choose another --keep"
+    with pytest.raises(SystemExit, match=refused):
         call(data.parent, *options(data, keep, time="5s", peer=tiny_dir))
+
+
+def test_finished_stages_are_not_those_of_another_text(
+    results: dict[str, Any], data: Path, tiny_dir: Path, tmp_path: Path
+) -> None:
+    keep = data.parent / "keep"
+    refused = "holds a run with other settings, --data or --tokens; choose another --keep"
+    with pytest.raises(SystemExit, match=refused):
+        call(data.parent, *options(data, keep, peer=tiny_dir, tokens=keep / "tokens"))
+    shutil.copytree(data, tmp_path / "data")
+    with pytest.raises(SystemExit, match=refused):
+        call(data.parent, *options(tmp_path / "data", keep, peer=tiny_dir, config=data / "config.json"))
 
 
 @pytest.mark.parametrize("steps", [0, 2])

@@ -30,19 +30,30 @@ from tiny_model import BAD, GOOD, PLAIN
 Document = list[list[int]]
 
 
-def documents(tokenizer: Tokenizer, count: int, seed: int) -> list[Document]:
-    """Token ids of documents of 4 to 12 sentences of 3 to 9 words."""
+def documents(
+    tokenizer: Tokenizer, count: int, seed: int, sentences: tuple[int, int] = (4, 12), pieces: int = 0
+) -> list[Document]:
+    """Token ids of documents of 4 to 12 sentences of 3 to 9 words, behind each of which come so many ``##`` pieces."""
+    behind = [tokenizer.id(f"##{letter}") for letter in "abc"[:pieces]]
     draw = random.Random(seed)
     made = []
     for _ in range(count):
         subject = draw.choice([GOOD, BAD, PLAIN[2:6], PLAIN[6:9]])
-        words = [[draw.choice(subject) for _ in range(draw.randint(3, 9))] for _ in range(draw.randint(4, 12))]
-        made.append([[tokenizer.id(word) for word in sentence] for sentence in words])
+        words = [[draw.choice(subject) for _ in range(draw.randint(3, 9))] for _ in range(draw.randint(*sentences))]
+        made.append([[i for word in sentence for i in (tokenizer.id(word), *behind)] for sentence in words])
     return made
 
 
 def write_tiny_corpus(
-    directory: Path, model: Path, *, shards: int = 3, count: int = 60, heldout: int = 10, seed: int = 0
+    directory: Path,
+    model: Path,
+    *,
+    shards: int = 3,
+    count: int = 60,
+    heldout: int = 10,
+    seed: int = 0,
+    sentences: tuple[int, int] = (4, 12),
+    pieces: int = 0,
 ) -> Path:
     """Write a corpus with ``model``'s tokenizer: shards of ``count`` documents, and a held-out part of ten."""
     tokenizer = Tokenizer.from_directory(model)
@@ -50,7 +61,7 @@ def write_tiny_corpus(
     for part in PARTS:
         for number in range(shards if part == "train" else min(heldout, 1)):
             wanted, lane = (count, number) if part == "train" else (heldout, 500)
-            made = documents(tokenizer, wanted, seed * 1000 + lane)
+            made = documents(tokenizer, wanted, seed * 1000 + lane, sentences, pieces)
             folder = directory / SHARDS / f"{number:05}"
             folder.mkdir(parents=True, exist_ok=True)
             lengths = np.array([len(sentence) for document in made for sentence in document])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bertwright.version import VERSION
 
 if TYPE_CHECKING:
+    from bertwright.data.corpus import CorpusFormat
     from bertwright.errors import BertwrightError, BertwrightWarning
     from bertwright.finetuning import Run, finetune
     from bertwright.masked_lm import MaskedLM, load_masked_lm
@@ -32,6 +33,7 @@ _HOME = {
     "BertConfig": "model",
     "BertwrightError": "errors",
     "BertwrightWarning": "errors",
+    "CorpusFormat": "data.corpus",
     "Evaluation": "predictor",
     "MaskedLM": "masked_lm",
     "Predictor": "predictor",
@@ -60,6 +62,7 @@ __all__ = [
     "BertConfig",
     "BertwrightError",
     "BertwrightWarning",
+    "CorpusFormat",
     "Evaluation",
     "MaskedLM",
     "Predictor",

@@ -547,13 +547,37 @@ def test_what_is_no_corpus_is_refused(tmp_path: Path, name: str, message: str) -
         corpus_files([tmp_path / name])
 
 
-def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(folder: Path) -> Iterator[Path]:
-        raise PermissionError(13, "Permission denied", str(folder))
+def test_a_single_path_is_one_path_and_not_its_characters(tmp_path: Path) -> None:
+    file = put(tmp_path, TEXT, "a.txt")
+    assert corpus_files(str(tmp_path)) == corpus_files(tmp_path) == corpus_files([tmp_path]) == [file]
 
-    monkeypatch.setattr(Path, "iterdir", forbidden)
-    with pytest.raises(BertwrightError, match="cannot be read: Permission denied; leave it out"):
-        corpus_files([tmp_path])
+
+@pytest.mark.parametrize("where", ["listing", "looking at what is inside"])
+def test_a_folder_that_may_not_be_read_is_passed_over_and_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    put(tmp_path, "a", "a.txt")
+    put(tmp_path, "c", "secret/c.txt")
+    put(tmp_path, "d", "z/d.txt")
+
+    def forbidding(method: Callable[[Path], Any], forbidden: Path) -> Callable[[Path], Any]:
+        def call(path: Path) -> Any:
+            if path == forbidden:
+                raise PermissionError(13, "Permission denied", str(path))
+            return method(path)
+
+        return call
+
+    if where == "listing":
+        monkeypatch.setattr(Path, "iterdir", forbidding(Path.iterdir, tmp_path / "secret"))
+    else:
+        monkeypatch.setattr(Path, "is_dir", forbidding(Path.is_dir, tmp_path / "secret" / "c.txt"))
+    documents, skipped = read(tmp_path)
+    assert [document.text for document in documents] == ["a", "d"]
+    reason = "a folder that cannot be read; change its rights to have it"
+    assert skipped == [Skipped(str(tmp_path / "secret"), reason)]
+    with pytest.raises(BertwrightError, match="secret: a folder that cannot be read"):
+        list(read_documents(corpus_files(tmp_path), AUTO, refuse))
 
 
 @pytest.mark.parametrize(

@@ -610,6 +610,6 @@ def test_bad_options(objective: str, options: dict[str, Any], message: str) -> N
 
 def test_next_sentences_need_a_second_document() -> None:
     section = section_of([[5, 4, 3]])
-    with pytest.raises(BertwrightError, match=r"section 7 of the corpus is a single document: 'mlm\+nsp' takes half"):
+    with pytest.raises(BertwrightError, match=r"section 7 of the corpus is a single document, but 'mlm\+nsp' takes half"):
         draw(section, number=7)
     assert len(draw(section, "mlm")) == len(draw(section, "mlm+sop")) == 1

@@ -232,6 +232,14 @@ def test_verify_reads_both_parts_and_the_tokenizer(prepared: Path) -> None:
     corpus.verify()
 
 
+def test_verify_reads_no_more_than_the_shards_that_it_is_given(prepared: Path) -> None:
+    flip(prepared / TOKENS)
+    corpus = TokenCorpus.open(prepared)
+    corpus.verify(corpus.shards[:1])
+    with pytest.raises(BertwrightError, match=r"train\.tokens\.npy: altered since"):
+        corpus.verify(corpus.shards[1:])
+
+
 def test_an_array_that_is_none(prepared: Path) -> None:
     corpus = TokenCorpus.open(prepared)
     (prepared / TOKENS).write_bytes(bytes(136))

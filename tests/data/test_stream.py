@@ -82,14 +82,60 @@ def test_from_any_position_it_goes_on_alike(corpus: TokenCorpus, section_tokens:
         assert [seen(batch) for batch in other.take(150 - start, 16, 64)] == texts[start:]
 
 
-def test_another_length_or_budget_begins_a_new_pass(corpus: TokenCorpus) -> None:
-    stream = stream_of(corpus)
+def test_another_length_or_budget_goes_on_with_the_next_section(corpus: TokenCorpus) -> None:
+    stream = stream_of(corpus, section_tokens=500)
     stream.take(3, 16, 64)
+    first = stream.position()
     (longer,) = stream.take(1, 40, 64)
-    assert stream.position() == {"pass": 1, "section": 0, "batch": 1, "max_length": 40, "budget": 64}
+    assert (first["pass"], first["section"]) == (0, 0)
+    assert stream.position() == {"pass": 0, "section": 1, "batch": 1, "max_length": 40, "budget": 64}
     assert max(len(text) for text in seen(longer)) > 14
     stream.take(1, 40, 128)
-    assert stream.position()["pass"] == 2
+    assert (stream.position()["pass"], stream.position()["section"]) == (0, 2)
+
+
+def test_what_a_change_leaves_out_is_a_section_and_not_the_rest_of_the_pass(corpus: TokenCorpus) -> None:
+    stream = stream_of(corpus, section_tokens=500)
+    stream.take(1, 16, 64)
+    sections = {id(batch.section): len(batch.section.tokens) for batch in a_pass(stream, 0, 16, 96)}
+    left_out = corpus.count.tokens - sum(sections.values())
+    assert len(sections) > 1
+    assert 0 < left_out < 2 * 500 < corpus.count.tokens
+
+
+def test_of_a_single_section_a_change_begins_a_new_pass(corpus: TokenCorpus) -> None:
+    stream = stream_of(corpus, section_tokens=10**9)
+    stream.take(3, 16, 64)
+    stream.take(1, 40, 64)
+    assert (stream.position()["pass"], stream.position()["section"]) == (1, 0)
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["in the first section", "in a later one"])
+def test_altered_text_is_found_when_it_is_first_read(tmp_path: Path, tiny_dir: Path, ahead: bool) -> None:
+    corpus = TokenCorpus.open(write_tiny_corpus(tmp_path / "tokens", tiny_dir, shards=2, count=12))
+    before = stream_of(corpus, section_tokens=1)
+    first = before.take(1, 16, 64)[0].section
+    shards = [shard for shard in corpus.shards if np.array_equal(shard.tokens, first.tokens) != ahead]
+    file = shards[0].directory / "train.tokens.npy"
+    content = file.read_bytes()
+    file.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])  # as many bytes, and ids of the vocabulary
+    stream = stream_of(TokenCorpus.open(corpus.directory), section_tokens=1)
+    if ahead:
+        stream.take(1, 16, 64)
+    with pytest.raises(BertwrightError, match=r"train\.tokens\.npy: altered since it was written \(another SHA-256\)"):
+        stream.take(1000, 16, 64)
+
+
+@pytest.mark.parametrize(
+    ("part", "remedy"), [("heldout", "a larger --heldout"), ("train", r"documents told apart \(--docu")]
+)
+def test_a_single_document_has_no_other_to_take_from(tmp_path: Path, tiny_dir: Path, part: str, remedy: str) -> None:
+    write_tiny_corpus(tmp_path / "tokens", tiny_dir, shards=1, count=1, heldout=1)
+    corpus = TokenCorpus.open(tmp_path / "tokens", part)
+    with pytest.raises(BertwrightError, match=rf"its part '{part}' holds a single document, .* prepare it with {remedy}"):
+        Stream(corpus, "mlm+nsp", seed=0)
+    for objective in ("mlm", "mlm+sop"):
+        assert Stream(corpus, objective, seed=0).take(1, 16, 64)
 
 
 def test_batches_taken_together_or_apart_are_the_same(corpus: TokenCorpus) -> None:

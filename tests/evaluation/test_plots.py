@@ -252,6 +252,16 @@ def test_many_epochs_are_marked_now_and_then(drawn: list[Any]) -> None:
     assert tick_labels(drawn[0].axes[0].child_axes[0].xaxis) == [str(epoch) for epoch in range(7, 101, 7)]
 
 
+def test_what_only_later_steps_have_is_drawn_from_there_on(drawn: list[Any]) -> None:
+    history = run(6, 1)
+    steps = [record for record in history if record["kind"] == "step"]
+    later = [record | {"tokens_per_second": 10.0 * record["step"]} if record in steps[3:] else record for record in history]
+    plot_training(later, "x.png", beside=["tokens_per_second"])
+    (line,) = drawn[0].axes[-1].lines
+    assert line.get_xdata().tolist() == [record["step"] for record in steps[3:]]
+    assert line.get_ydata().tolist() == [10.0 * record["step"] for record in steps[3:]]
+
+
 @pytest.mark.parametrize(
     ("history", "complaint"),
     [

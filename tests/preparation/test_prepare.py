@@ -464,6 +464,24 @@ def test_nothing_to_prepare(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_this_process")
+def test_a_single_path_needs_no_list(corpus: Path, tmp_path: Path) -> None:
+    wanted = run(corpus, tmp_path / "a").manifest
+    paths: list[str | Path] = [corpus, str(corpus)]
+    for number, path in enumerate(paths):
+        assert prepare(path, TOKENIZER, tmp_path / f"b{number}", heldout=0.1, shard_bytes=SHARD_BYTES).manifest == wanted
+    with pytest.raises(BertwrightError, match=r"lies in .*corpus, where it would be read as text"):
+        prepare(str(corpus), TOKENIZER, corpus / "tokens")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_language_without_a_splitter_has_no_effect_which_is_told(corpus: Path, tmp_path: Path) -> None:
+    with pytest.warns(BertwrightWarning, match="--language has no effect beside --sentences line"):
+        run(corpus, tmp_path / "tokens", format=CorpusFormat(sentences="line", language="en"))
+    run(corpus, tmp_path / "split", format=CorpusFormat(language="en"))
+    run(corpus, tmp_path / "line", format=CorpusFormat(sentences="line"))
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_what_is_there_is_spared(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "tokens"
     run(corpus, out)

@@ -366,6 +366,18 @@ def test_a_vocabulary_that_is_there_stays_unless_told(tmp_path: Path) -> None:
     assert contents(tmp_path / "v") != before
 
 
+@pytest.mark.filterwarnings("ignore:the text gives", "ignore:the corpus is too small")
+def test_a_place_in_the_corpus_is_refused_where_vocab_txt_would_be_read_as_text(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("hug hugs\n\npug", encoding="utf-8")
+    for corpus in (tmp_path / "corpus", str(tmp_path / "corpus")):
+        with pytest.raises(BertwrightError, match=r"vocab: lies in .*corpus, where it would be read as text; choose anot"):
+            train_vocabulary(corpus, out=tmp_path / "corpus" / "vocab", console=QUIET)
+    with pytest.raises(BertwrightError, match=r"corpus: holds .*a\.txt of the corpus; choose another --out"):
+        train(tmp_path / "corpus" / "a.txt", tmp_path / "corpus", overwrite=True)
+    assert [path.name for path in (tmp_path / "corpus").iterdir()] == ["a.txt"]
+
+
 # ------------------------------------------------------------------------------------------------------------- progress
 
 

@@ -24,7 +24,7 @@ from rich.console import Console
 
 import bertwright
 from bertwright import checkpoint
-from bertwright.data.packing import Rows, TokenTable
+from bertwright.data.packing import PackedBatch, Rows, TokenTable
 from bertwright.data.shards import TokenCorpus
 from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.interrupts import Stopped
@@ -75,7 +75,8 @@ def made(corpus: Path, out: Path, **options: Any) -> PretrainingRun:
 
 def history_of(out: Path) -> list[dict[str, Any]]:
     """All that must not depend on the machine's pace."""
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in read_history(out / "history.jsonl")]
+    pace = ("seconds", "tokens_per_second", "fraction_of_peak")
+    return [{k: v for k, v in record.items() if k not in pace} for record in read_history(out / "history.jsonl")]
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,11 @@ def test_it_learns_masked_words_and_next_sentences(corpus: Path, config: str, tm
     training = result.metrics["training"]
     assert (training["steps"], training["processes"]) == (150, 1)
     assert 0 < training["fraction_of_peak"] < 1
+    steps = [record for record in read_history(result.out / "history.jsonl") if record["kind"] == "step"]
+    assert all(r["tokens_per_second"] == pytest.approx(r["tokens"] / r["seconds"]) for r in steps)
+    assert sum(r["fraction_of_peak"] * r["seconds"] for r in steps) / training["seconds"] == pytest.approx(
+        training["fraction_of_peak"]
+    )
     wanted = {"README.md", "config.json", "history.jsonl", "metrics.json", "model.safetensors", "pretraining.toml"}
     assert wanted | {"training.png", "vocab.txt", "tokenizer.json"} <= {path.name for path in result.out.iterdir()}
     assert not result.out.with_name("run.training").exists()
@@ -183,10 +189,23 @@ def test_compiled_layers_have_the_same_losses(corpus: Path, config: str, tmp_pat
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-def test_more_than_99_hundredths_of_the_budget_are_real_tokens(corpus: Path, config: str, tmp_path: Path) -> None:
-    result = made(corpus, tmp_path / "run", config=config, batch_tokens="2048", steps=4)
+def test_more_than_99_hundredths_of_the_budget_are_real_tokens_and_all_that_is_computed(
+    corpus: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    forward = Pretraining.forward
+
+    def noted(self: Pretraining, batch: PackedBatch, *given: Any) -> Any:
+        if given[1] is not None:  # noise: a step, not a validation
+            computed.append(batch.input_ids_T.numel())
+            assert int((batch.input_ids_T == 0).sum()) == 0, "no [PAD]"
+        return forward(self, batch, *given)
+
+    monkeypatch.setattr(Pretraining, "forward", noted)
+    result = made(corpus, tmp_path / "run", config=config, batch_tokens="4096", steps=2)
     tokens = [record["tokens"] for record in read_history(result.out / "history.jsonl") if record["kind"] == "step"]
-    assert all(2048 - 32 < count <= 2048 for count in tokens)
+    assert computed == tokens
+    assert all(0.99 * 4096 < count <= 4096 for count in tokens)
 
 
 def test_the_average_of_the_weights_is_what_is_written_and_measured(corpus: Path, config: str, tmp_path: Path) -> None:
@@ -301,11 +320,11 @@ def only_with_all_kills() -> None:
         pytest.skip("takes minutes; run it with BERTWRIGHT_ALL_KILLS=1")
 
 
-def killed_run(command: list[str], out: Path, seed: int, most: int = 25) -> int:
+def killed_run(command: list[str], out: Path, seed: int, most: int = 25, longest: float = 2.5, *, late: bool = False) -> int:
     """Run the command, killing it and all its processes again and again, ``most`` times at most; return how often.
 
-    The first kill comes at a random moment after the beginning, the others after a new state; each time the run must go on
-    from the newest state that the kill before has left.
+    The first kill comes at a random moment after the beginning (``late``: after a state), the others after a new state, at
+    most ``longest`` seconds after it; each time the run must go on from the newest state that the kill before has left.
     """
     draw = random.Random(seed)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
@@ -329,10 +348,10 @@ def killed_run(command: list[str], out: Path, seed: int, most: int = 25) -> int:
                 said += line
                 if begun := ("going on after step" if saved else "tokens in") in line:
                     break
-            while begun and kills and states() <= saved and process.poll() is None:
+            while begun and (kills or late) and states() <= saved and process.poll() is None:
                 time.sleep(0.01)
             try:
-                process.wait(timeout=draw.uniform(0.1, 2.5) if begun and kills < most else None)
+                process.wait(timeout=draw.uniform(0.1, longest) if begun and kills < most else None)
             except subprocess.TimeoutExpired:
                 children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
                 for number in (process.pid, *map(int, children.stdout.split())):  # torchrun's have sessions of their own
@@ -353,6 +372,20 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bits(corpus: Path, conf
     same(tmp_path / "killed", wanted.out)
 
 
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_go_on_to_the_same_bits(corpus: Path, config: str, tmp_path: Path) -> None:
+    """Once, behind a state: that the run went on from it, and did not start over, is held against what it says."""
+    options = {"steps": 60, "save_every": 1, "validate_every": 25, "accumulate": 2}
+    wanted, killed = tmp_path / "wanted", tmp_path / "killed"
+    assert killed_run([*TWO, *arguments(corpus, wanted, config, **options)], wanted, seed=0, most=0) == 0
+    command = [*TWO, *arguments(corpus, killed, config, **options)]
+    assert killed_run(command, killed, seed=0, most=1, longest=0.3, late=True) == 1
+    same(killed, wanted)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("processes", [1, 2])
@@ -361,7 +394,7 @@ def test_killed_twenty_times_with_one_process_and_with_two(
 ) -> None:
     only_with_all_kills()
     options = {"steps": 600, "save_every": 1, "validate_every": 100, "accumulate": 2}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes > 1 else []
+    torchrun = TWO if processes > 1 else []
     wanted = tmp_path / "wanted"
     undisturbed = [*torchrun, *arguments(corpus, wanted, config, **options)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
@@ -427,7 +460,8 @@ def test_two_processes_train_as_one(corpus: Path, config: str, tmp_path: Path, s
     assert [(r["kind"], r["step"]) for r in one] == [(r["kind"], r["step"]) for r in two]
     for a, b in zip(one, two, strict=True):
         for name in ("loss", "mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy"):
-            assert b[name] == pytest.approx(a[name], rel=2e-4, abs=1e-5), (name, a["step"])
+            rel = 2e-4 if shard else 2e-5
+            assert b[name] == pytest.approx(a[name], rel=rel, abs=1e-5), (name, a["step"])
         assert a.get("tokens") == b.get("tokens")
     weights = [checkpoint.read(path).tensors for path in (alone.out, tmp_path / "two")]
     for name, value in weights[0].items():
@@ -627,6 +661,32 @@ def test_a_resume_refuses_what_changed(
         for path, content in saved.items():
             path.write_bytes(content)
     assert run(*again).code == 0
+
+
+def test_a_corpus_that_lies_elsewhere_by_now_is_the_same_corpus(
+    tiny_dir: Path, config: str, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_tiny_corpus(tmp_path / "tokens", tiny_dir)
+    stopped_at(7, corpus, config, tmp_path / "run", monkeypatch)
+    moved = corpus.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert run("pretrain", "./moved", "--resume", "--out", tmp_path / "run").code == 0
+    same(tmp_path / "run", undisturbed)
+    other = write_tiny_corpus(tmp_path / "other", tiny_dir, seed=1)
+    stopped_at(7, moved, config, tmp_path / "again", monkeypatch)
+    refused = run("pretrain", other, "--resume", "--out", tmp_path / "again").error
+    assert "no longer those that this run began with" in refused
+
+
+def test_altered_text_ends_it_in_one_line(tiny_dir: Path, config: str, tmp_path: Path) -> None:
+    corpus = write_tiny_corpus(tmp_path / "tokens", tiny_dir)
+    file = next(corpus.rglob("train.tokens.npy"))
+    content = file.read_bytes()
+    file.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    typed = ("--config", config, "--max-length", 32, "--device", "cpu", "--steps", 2, "--out", tmp_path / "run")
+    refused = run("pretrain", corpus, *typed).error
+    assert f"{file}: altered since it was written (another SHA-256); prepare the corpus anew" in refused
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
 
 
 def test_an_unfinished_run_is_not_written_over(

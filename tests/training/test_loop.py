@@ -475,6 +475,31 @@ def test_a_validation_that_is_not_finite_names_the_step_and_keeps_the_last_good_
     assert resumed(tmp_path, PLAN) == undisturbed
 
 
+def test_with_scaled_losses_a_step_whose_gradients_overflow_is_skipped_and_the_next_goes_on(tmp_path: Path) -> None:
+    before: dict[int, dict[str, Tensor]] = {}
+    # The fourteenth batch is the last of the fifth step; its loss is finite and its gradient is not.
+    run = Run(
+        loss_term=lambda number, weight: (weight * 0).sqrt() if number == 13 else 0.0,
+        before_batch=lambda number: before.update({number: run.weights()}),
+    )
+    run.optimizer = Optimizer(run.model, weight_decay=0.1, epsilon=1e-8, clip=1.0, scale_loss=True)
+    scale = run.optimizer.values()["scaler"]["scale"]
+    outcome = run.train(PLAN, tmp_path / "history.jsonl")
+    assert (outcome.step, outcome.finished) == (12, True)
+    assert all(torch.equal(before[11][name], tensor) for name, tensor in before[14].items()), "skipped"
+    assert not torch.equal(before[14]["first.weight"], before[16]["first.weight"]), "and on again"
+    assert run.optimizer.values()["scaler"]["scale"] == scale / 2
+    norms = [r["gradient_norm"] for r in read_history(tmp_path / "history.jsonl") if r["kind"] == "step"]
+    assert [step for step, norm in enumerate(norms, 1) if norm == 0] == [5]
+
+
+def test_with_scaled_losses_a_loss_that_is_not_finite_is_an_error_all_the_same(tmp_path: Path) -> None:
+    run = Run(loss_term=lambda number, weight: weight * math.nan if number == 13 else 0.0)
+    run.optimizer = Optimizer(run.model, weight_decay=0.1, epsilon=1e-8, clip=1.0, scale_loss=True)
+    with pytest.raises(BertwrightError, match="the loss became nan at step 5"):
+        run.train(PLAN, tmp_path / "history.jsonl")
+
+
 # --- by the clock -----------------------------------------------------------------------------------------------------
 
 

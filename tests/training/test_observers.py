@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from bertwright.errors import BertwrightError
-from bertwright.training.observers import History, Observers, ProgressBar, TensorBoard, read_history
+from bertwright.training.observers import History, Observers, Pace, ProgressBar, TensorBoard, read_history
 
 
 def step(number: int, loss: float = 0.5) -> dict[str, Any]:
@@ -130,6 +130,73 @@ def test_on_a_terminal_a_bar_shows_steps_and_a_smoothed_loss() -> None:
     assert "nan" not in text
     assert "2/100" in text
     assert "loss 1.100" in text
+
+
+PEAK = 1e12
+
+
+def pretraining_step(number: int, **more: Any) -> dict[str, Any]:
+    """One of a large run, whose numbers are as wide as they may be."""
+    measures = {"mlm_loss": 5.0, "mlm_accuracy": 0.25, "nsp_loss": 0.5, "nsp_accuracy": 0.75, "flops": 4.5e11}
+    return step(number, loss=12.345) | measures | {"gradient_norm": 12.34, "tokens": 1_312_000, "seconds": 1.0} | more
+
+
+def pretraining_validation(number: int) -> dict[str, Any]:
+    measures = {"mlm_loss": 5.0, "mlm_accuracy": 0.25, "nsp_loss": 0.5, "nsp_accuracy": 0.75}
+    return {"kind": "validation", "step": number, "loss": 5.5, **measures}
+
+
+@pytest.mark.parametrize("total", [1_000_000, None])
+def test_off_a_terminal_a_pretraining_tells_what_it_measures_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, total: int | None
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    page = io.StringIO()
+    bar = ProgressBar("pretraining", Console(file=page, width=80), peak=PEAK)
+    bar.begin(999_000, total)
+    for number in range(999_001, 999_041):
+        # By the clock, half of the time is over when it goes on, and each second is a thousandth.
+        progress = {} if total is not None else {"progress": 0.5 + (number - 999_001) / 1000}
+        clock[0] += 1
+        bar.record(pretraining_step(number, **progress))
+    bar.record(pretraining_validation(999_040))
+    bar.end()
+    going_on, first, second, validation = page.getvalue().splitlines()
+    left, of = ("0:16:09", "/1,000,000") if total is not None else ("0:08:06", " (53% of the time)")
+    assert going_on == "pretraining: going on after step 999,000"
+    assert first == f"pretraining: step 999,031{of}, {left} left, 1,312,000 tokens/s"
+    assert second == "  loss 12.345, accuracy MLM 0.250, NSP 0.750, gradient norm 12.34, 45% of peak"
+    assert validation == "step 999,040: held-out MLM 5.0000, accuracy 0.2500, NSP 0.5000, accuracy 0.7500"
+    assert max(map(len, (first, second, validation))) <= 80
+
+
+@pytest.mark.parametrize("total", [1_000_000, None])
+def test_on_a_terminal_a_pretraining_has_a_line_for_what_it_measures(total: int | None) -> None:
+    page = io.StringIO()
+    bar = ProgressBar(
+        "pretraining", Console(file=page, width=80, force_terminal=True, color_system=None, legacy_windows=False), peak=PEAK
+    )
+    bar.begin(0, total)
+    bar.record(pretraining_step(999_999, progress=0.25))
+    bar.end()
+    lines = page.getvalue().replace("\r", "\n").splitlines()
+    assert any("loss 12.345, accuracy MLM 0.250, NSP 0.750, gradient norm 12.34" in line for line in lines)
+    assert any(f"999,999{'' if total is None else '/1,000,000'}" in line and "of peak" in line for line in lines)
+    assert "…" not in page.getvalue(), "80 columns have room for it"
+
+
+def test_the_pace_of_each_step_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "history.jsonl"
+    paced = Pace(Observers([History(file)]), PEAK)
+    paced.begin(0, 2)
+    given = [pretraining_step(1, seconds=0.5), pretraining_step(2, seconds=0.0), pretraining_validation(2)]
+    for record in given:
+        paced.record(record)
+    paced.flush()
+    paced.end()
+    added = {"tokens_per_second": 2_624_000, "fraction_of_peak": 0.9}
+    assert read_history(file) == [given[0] | added, *given[1:]]
 
 
 @pytest.fixture

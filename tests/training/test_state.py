@@ -136,6 +136,20 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, damage: st
     assert_same(got, state_of(4))
 
 
+def test_a_damaged_state_pushes_no_whole_one_out(tmp_path: Path) -> None:
+    for step in (4, 8):
+        save(tmp_path, step, state_of(step))
+    flip_a_bit(tmp_path / "step-8" / "weights.safetensors")
+    with pytest.warns(BertwrightWarning, match="step-8: damaged state"):
+        newest(tmp_path)
+    save(tmp_path, 5, state_of(5))
+    assert names(tmp_path) == ["step-4", "step-5"]
+    flip_a_bit(tmp_path / "step-5" / "weights.safetensors")
+    with pytest.warns(BertwrightWarning, match="step-5: damaged state") as told:
+        assert_same(newest(tmp_path), state_of(4))
+    assert len(told) == 1, "what was found damaged once is not tried again"
+
+
 def test_what_a_killed_saving_left_behind_goes_away(tmp_path: Path) -> None:
     save(tmp_path, 4, state_of(4))
     (tmp_path / ".step-8.0123abcd.partial").mkdir()

@@ -24,6 +24,7 @@ __all__ = [
     "CorpusFormat",
     "Document",
     "Skipped",
+    "check_apart",
     "corpus_files",
     "input_bytes",
     "read_documents",
@@ -95,8 +96,10 @@ def refuse(skipped: Skipped) -> None:
     raise BertwrightError(f"{skipped.where}: {skipped.reason}")
 
 
-def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
+def corpus_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Return the files of a corpus, in the order in which they are read.
+
+    A folder inside one of the folders that cannot be listed is returned itself: :func:`read_documents` reports it.
 
     Args:
         paths: Files; folders, whose files are taken in sorted order, those in folders inside too, without hidden ones;
@@ -104,15 +107,15 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
             (the split is train unless named; ``@revision`` may follow the name). A file's ending says what it is: .jsonl,
             .ndjson and .json are JSON lines, .parquet is Parquet; .txt, .text and no ending at all are text; .gz, .xz,
             .bz2 or .zst may follow, except after .parquet. Of a folder, files with other endings are left out, which is
-            told; a file that is named is text.
+            told; a file that is named is text. A single path needs no list around it.
 
     Raises:
         BertwrightError: There is no such path, an archive is named, or there are no files.
     """
     found: dict[Path, Path] = {}  # by where they really are, so that none is read twice
-    given = list(paths)
+    given = _paths(paths)
     twice = 0
-    for path in map(Path, given):
+    for path in given:
         if is_hub(path):
             files = [path]
             HubSource.parse(str(path))
@@ -133,6 +136,25 @@ def corpus_files(paths: Iterable[str | Path]) -> list[Path]:
     if not found:
         raise BertwrightError(f"{', '.join(map(str, given)) or 'corpus'}: no text, JSON lines or Parquet files there")
     return list(found.values())
+
+
+def check_apart(out: Path, files: Iterable[Path], paths: str | Path | Iterable[str | Path]) -> None:
+    """Check that a directory to be written holds nothing of the corpus, and will not be read as a part of it next time.
+
+    Args:
+        out: The directory, resolved.
+        files: What :func:`corpus_files` made of the paths.
+        paths: What it was given.
+
+    Raises:
+        BertwrightError: It does, or would be.
+    """
+    for path in files:
+        if path.resolve().is_relative_to(out):
+            raise BertwrightError(f"{out}: holds {path} of the corpus; choose another --out")
+    for path in _paths(paths):
+        if out.is_relative_to(path.resolve()):
+            raise BertwrightError(f"{out}: lies in {path}, where it would be read as text; choose another --out")
 
 
 def input_bytes(files: Iterable[Path]) -> int | None:
@@ -157,8 +179,8 @@ def read_documents(
     Args:
         files: What :func:`corpus_files` returned.
         format: How documents lie in them.
-        skipped: Called with each line, record or file that cannot be read: not UTF-8, a NUL byte, no JSON, without the
-            text or with an empty one, damaged, cut off, empty. A damaged file is used up to the damage.
+        skipped: Called with each line, record, file or folder that cannot be read: not UTF-8, a NUL byte, no JSON, without
+            the text or with an empty one, damaged, cut off, empty. A damaged file is used up to the damage.
         advanced: Called with the number of bytes that were read of the files, compressed as they are, since the last
             call; not called for the hub. Their sum is :func:`input_bytes` in the end.
 
@@ -182,6 +204,11 @@ def read_documents(
         raise BertwrightError(f"no text in the corpus (files: {len(files):,}){why}")
 
 
+def _paths(given: str | Path | Iterable[str | Path]) -> list[Path]:
+    # The characters of a string would pass for paths, "/" among them.
+    return [Path(path) for path in ([given] if isinstance(given, str | Path) else given)]
+
+
 def _kind(path: Path) -> str:
     """The ending that says what is in a file; an ending of a compression is passed over."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -202,13 +229,12 @@ def _files_of_folder(folder: Path) -> list[Path]:
     while unseen:
         inside = unseen.pop()
         try:
-            entries = list(inside.iterdir())
-        except OSError as error:
-            raise BertwrightError(f"{inside}: cannot be read: {error.strerror}; leave it out or change its rights") from None
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
+            entries = [(entry, entry.is_dir()) for entry in inside.iterdir() if not entry.name.startswith(".")]
+        except OSError:
+            files.append(inside)
+            continue
+        for entry, is_folder in entries:
+            if is_folder:
                 if entry.resolve() not in seen:
                     seen.add(entry.resolve())
                     unseen.append(entry)
@@ -232,6 +258,10 @@ _Lines = Iterator[tuple[int, str, bool]]
 def _documents_of_file(
     file: Path, format: CorpusFormat, skipped: Callable[[Skipped], None], advanced: Callable[[int], None]
 ) -> Iterator[Document]:
+    if not is_hub(file) and file.is_dir():
+        skipped(Skipped(str(file), "a folder that cannot be read; change its rights to have it"))
+        advanced(file.stat().st_size)
+        return
     counted = "record " if is_hub(file) or _kind(file) in _PARQUET else ""
 
     def place(number: int) -> str:

@@ -162,8 +162,8 @@ def draw_instances(
         raise BertwrightError(f"max_length={max_length} has no room for {why}; '{objective}' needs at least {added + parts}")
     if objective == "mlm+nsp" and len(section.documents) == 2:
         raise BertwrightError(
-            f"section {number} of the corpus is a single document: '{objective}' takes half of its second parts from "
-            "another one. Prepare it with documents told apart, join sections, or choose the objective mlm or mlm+sop"
+            f"section {number} of the corpus is a single document, but '{objective}' takes half of its second parts from "
+            "another one; prepare it with documents told apart (--documents), or take --objective mlm or mlm+sop"
         )
     random = np.random.Generator(np.random.Philox(key=seed, counter=[0, _LANE, number, epoch]))
     draw = _draw_texts if objective == "mlm" else _draw_pairs

@@ -46,6 +46,9 @@ class _Drawn:
 class Stream:
     """Batches of at most ``budget`` tokens, of sequences of at most ``max_length``; either may change on the way.
 
+    The files of a section are held against their checksums when it is first read, in the thread that draws ahead: even a
+    terabyte is checked without a wait at the start.
+
     Args:
         corpus: the part of a prepared corpus to read.
         objective: one of :data:`bertwright.data.instances.OBJECTIVES`.
@@ -54,7 +57,8 @@ class Stream:
         section_tokens: tokens of a section, about.
 
     Raises:
-        BertwrightError: the corpus is empty.
+        BertwrightError: the corpus is empty, or too small for the objective. :meth:`take` raises it too, for files that were
+            altered since they were written.
     """
 
     def __init__(
@@ -69,27 +73,34 @@ class Stream:
         if not corpus.shards:
             remedy = "a larger --heldout" if corpus.part == "heldout" else "a larger corpus"
             raise BertwrightError(f"{corpus.directory}: its part '{corpus.part}' holds no text; prepare it with {remedy}")
+        if objective == "mlm+nsp" and corpus.count.documents == 1:
+            remedy = "a larger --heldout" if corpus.part == "heldout" else "documents told apart (--documents)"
+            raise BertwrightError(
+                f"{corpus.directory}: its part '{corpus.part}' holds a single document, but '{objective}' takes half of its "
+                f"second parts from another one; prepare it with {remedy}, or take --objective mlm or mlm+sop"
+            )
+        self._corpus = corpus
         self._sections = list(_sections(corpus.shards, section_tokens))
+        self._verified: set[int] = set()
         self._objective = objective
         self._seed = seed
         self._short_fraction = short_fraction
         self._shape = (0, 0)  # max_length, budget
-        self._pass, self._place, self._batch = -1, 0, 0  # a pass, a section in its order, a batch in that section
+        # A pass, a section in its order, a batch in that section: at first behind all of the pass before the first.
+        self._pass, self._place, self._batch = -1, len(self._sections) - 1, 0
         self._drawn: _Drawn | None = None
         self._ahead: tuple[tuple[int, int], Future[_Drawn]] | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="draw-instances")
 
     def take(self, count: int, max_length: int, budget: int) -> list[Batch]:
-        """Return the next batches. Another length or budget than before begins a new pass."""
+        """Return the next batches. Another length or budget than before leaves the rest of the section out."""
         if self._shape != (max_length, budget):
-            self._go(self._pass + 1, 0, 0, (max_length, budget))
+            self._go(*self._following(), 0, (max_length, budget))
         taken = []
         for _ in range(count):
             drawn = self._current()
             while self._batch >= len(drawn.offsets) - 1:
-                place = self._place + 1
-                follows = (self._pass, place) if place < len(self._sections) else (self._pass + 1, 0)
-                self._go(*follows, 0, self._shape)
+                self._go(*self._following(), 0, self._shape)
                 drawn = self._current()
             which = drawn.instances.order[drawn.offsets[self._batch] : drawn.offsets[self._batch + 1]]
             taken.append(Batch(drawn.section, drawn.instances, which))
@@ -106,6 +117,11 @@ class Stream:
         shape = (position["max_length"], position["budget"])
         self._go(position["pass"], position["section"], position["batch"], shape)
 
+    def _following(self) -> tuple[int, int]:
+        """The pass and the place in it of the section after this one."""
+        place = self._place + 1
+        return (self._pass, place) if place < len(self._sections) else (self._pass + 1, 0)
+
     def _go(self, number: int, place: int, batch: int, shape: tuple[int, int]) -> None:
         self._pass, self._place, self._batch = number, place, batch
         if self._shape != shape:
@@ -119,8 +135,7 @@ class Stream:
                 self._drawn = self._ahead[1].result()
             else:
                 self._drawn = self._draw(*here, *self._shape)
-            place = self._place + 1
-            follows = (self._pass, place) if place < len(self._sections) else (self._pass + 1, 0)
+            follows = self._following()
             # While this section is trained on, the next is drawn, so that a fast device does not wait for it.
             self._ahead = follows, self._worker.submit(self._draw, *follows, *self._shape)
         return self._drawn
@@ -129,6 +144,9 @@ class Stream:
         random = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, _LANE, 0, number]))
         which = int(random.permutation(len(self._sections))[place])
         shards = self._sections[which]
+        if which not in self._verified:
+            self._corpus.verify(shards)
+            self._verified.add(which)
         section = join(shards)
         instances = draw_instances(
             section,

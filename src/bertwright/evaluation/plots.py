@@ -247,7 +247,8 @@ def plot_training(history: Sequence[dict[str, Any]], path: str | os.PathLike[str
         panel.plot(at, value, color=GREEN, marker="o", markersize=4, linewidth=1.5)
         panel.set_ylabel(name.replace("_", " "), parse_math=False)
     for panel, name in zip(panels[1 + len(metric_names) :], beside, strict=True):
-        panel.plot(_column(steps, "step"), _column(steps, name), color=SKY_BLUE, linewidth=0.8)
+        having = [record for record in steps if name in record]  # a run may have gone on from an older version's state
+        panel.plot(_column(having, "step"), _column(having, name), color=SKY_BLUE, linewidth=0.8)
         panel.set_ylabel(name.replace("_", " "), parse_math=False)
     for panel in panels:
         panel.grid(alpha=0.3)

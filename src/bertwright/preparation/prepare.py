@@ -33,7 +33,7 @@ from bertwright.atomic import (
     move_into_place,
     siblings,
 )
-from bertwright.data.corpus import CorpusFormat, corpus_files, input_bytes
+from bertwright.data.corpus import CorpusFormat, check_apart, corpus_files, input_bytes
 from bertwright.data.shards import CONTINUES, MANIFEST, SHARDS, SKIPPED, TOKENIZER, FileEntry, Manifest, continues_word
 from bertwright.data.units import UnitTokenizer, read_units
 from bertwright.errors import BertwrightError, tell
@@ -52,7 +52,7 @@ _ANY_TEXT = CorpusFormat()
 
 
 def prepare(
-    corpus: Sequence[str | Path],
+    corpus: str | Path | Sequence[str | Path],
     tokenizer: Tokenizer | str | Path,
     out: str | Path,
     *,
@@ -99,9 +99,12 @@ def prepare(
         raise BertwrightError(f"shard_bytes is {shard_bytes}; a shard needs some text")
     if engine not in ENGINES:
         raise BertwrightError(f"--engine is {engine!r}; use {' or '.join(ENGINES)}")
+    if format.sentences == "line" and format.language != _ANY_TEXT.language:
+        tell("--language has no effect beside --sentences line: it is for the splitter, which is not asked")
     out = Path(out).resolve()
     files = corpus_files(corpus)
-    _check_out(out, files, corpus, overwrite)
+    check_apart(out, files, corpus)
+    _check_out(out, overwrite)
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = _read_tokenizer(tokenizer, out)
     units = functools.partial(read_units, files, format, heldout=heldout, seed=seed, unit_bytes=shard_bytes, strict=strict)
@@ -157,16 +160,9 @@ def prepare(
     )
 
 
-def _check_out(out: Path, files: Sequence[Path], corpus: Sequence[str | Path], overwrite: bool) -> None:
-    """Check that the directory can be written, that it holds nothing to be read, and will not be read the next time."""
+def _check_out(out: Path, overwrite: bool) -> None:
     if out.exists():
         check_replaceable(out, overwrite)
-    for path in files:
-        if path.resolve().is_relative_to(out):
-            raise BertwrightError(f"{out}: holds {path} of the corpus; choose another --out")
-    for path in map(Path, corpus):
-        if out.is_relative_to(path.resolve()):
-            raise BertwrightError(f"{out}: lies in {path}, where it would be read as text; choose another --out")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
         raise BertwrightError(
             f"{out}: holds something that is no prepared corpus, and is not replaced; choose another --out"

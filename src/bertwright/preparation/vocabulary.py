@@ -26,7 +26,7 @@ from rich.text import Text
 from tokenizers import models, pre_tokenizers, trainers
 
 from bertwright.atomic import atomic_directory
-from bertwright.data.corpus import CorpusFormat, Skipped, corpus_files, input_bytes, read_documents, refuse
+from bertwright.data.corpus import CorpusFormat, Skipped, check_apart, corpus_files, input_bytes, read_documents, refuse
 from bertwright.data.words import EvenSample, WordCounts, blocks_of, characters_of
 from bertwright.errors import BertwrightError, tell
 from bertwright.telling import teller
@@ -128,10 +128,12 @@ def train_vocabulary(
         console: Where progress is shown; default: standard error. ``Console(quiet=True)`` shows nothing.
 
     Raises:
-        BertwrightError: A value above is out of bounds, `out` is there, or the corpus cannot be read or holds no words.
+        BertwrightError: A value above is out of bounds, `out` is there or lies in the corpus, or the corpus cannot be
+                read or holds no words.
     """
     began = time.monotonic()
-    files = corpus_files([corpus] if isinstance(corpus, (str, Path)) else corpus)
+    files = corpus_files(corpus)
+    check_apart(Path(out).resolve(), files, corpus)
     format = format or CorpusFormat()
     _check(size, min_frequency, character_coverage, sample_bytes, heldout)
     options = {

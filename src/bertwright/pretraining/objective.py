@@ -29,7 +29,8 @@ from bertwright.training.pretraining_recipe import PretrainingRecipe, at
 from bertwright.training.processes import ALONE, Processes
 
 _UNUSED = "[unused"
-# Validation masks under a seed and a step of its own, so that every run is measured on the very same task.
+# Validation draws and masks under a seed of its own, not the run's: runs that end with the same length and masking rate,
+# and have the same objective and --heldout-tokens, are measured on the very same task by machines of one kind.
 _HELDOUT_SEED = 0
 
 
@@ -63,6 +64,24 @@ class Masked:
 
 
 @dataclass(frozen=True)
+class PairsOfText:
+    """How a text lends itself to pairs, as drawn from the held-out part, which is a fair sample of it.
+
+    ``unpaired`` is the share of the sequences that come from documents of a single sentence, which nothing can follow;
+    ``cut`` the share of the tokens that fitting pairs to the length leaves out.
+    """
+
+    unpaired: float
+    cut: float
+
+    @classmethod
+    def of(cls, batch: Batch) -> PairsOfText:
+        """Those of the section that the batch belongs to."""
+        drawn = batch.instances
+        return cls(drawn.unpaired / len(drawn), drawn.truncated / len(batch.section.tokens))
+
+
+@dataclass(frozen=True)
 class _Losses:
     """Sums over a batch: cross-entropy of the words and how many were guessed, the same of the pairs."""
 
@@ -78,6 +97,8 @@ def _pairs(ready: Masked) -> int:
 
 class PretrainingObjective:
     """What the training loop trains: see :class:`bertwright.training.loop.Objective`.
+
+    It is measured as the training ends: at the last of the lengths, with the last masking rate.
 
     The loss is the mean cross-entropy of the masked words plus, for pairs, that of next sentence prediction; the means
     are over each batch, and over the batches of a step.
@@ -106,7 +127,7 @@ class PretrainingObjective:
         self._cut_for = processes.world  # as many processes the steps are cut into batches for
         self._heldout = heldout
         # Now, so that a held-out part that is too small is told before the work and not after hours of it.
-        self._measured = self._heldout_batches()
+        self._measured, self.pairs_of_text = self._heldout_batches()
 
     def batches(self, step: int, progress: float) -> list[Planned]:
         """The batches of an optimizer step, those of all processes."""
@@ -174,7 +195,7 @@ class PretrainingObjective:
         elif self._processes.first:
             tell(
                 f"the batches of a step, cut for {before} processes, cannot be dealt out to {world}: they are cut anew, and "
-                "a new pass over the corpus begins"
+                "go on with the next section of the corpus"
             )
         self._stream.seek(dict(position))
 
@@ -214,21 +235,21 @@ class PretrainingObjective:
         )
         return Masked(masked, rows, targets_M, labels_B)
 
-    def _heldout_batches(self) -> list[Masked]:
+    def _heldout_batches(self) -> tuple[list[Masked], PairsOfText]:
         recipe = self._recipe
         stream = Stream(self._heldout, recipe.objective, seed=_HELDOUT_SEED, short_fraction=recipe.short_fraction)
-        length = recipe.lengths[0].value
+        length = recipe.lengths[-1].value
         budget = max(self._machine.token_budget, length)  # alike for any number of processes
         limit = min(recipe.heldout_tokens, self._heldout.count.tokens)
+        (batch,) = stream.take(1, length, budget)
+        pairs = PairsOfText.of(batch)
         ready: list[Masked] = []
         tokens = 0
-        while tokens < limit:
-            (batch,) = stream.take(1, length, budget)
-            if ready and stream.position()["pass"] > 0:
-                break
+        while tokens < limit and not (ready and stream.position()["pass"] > 0):
             ready.append(self._masked(batch, _HELDOUT_SEED, 0, len(ready), recipe.masking_rates[1]))
             tokens += ready[-1].batch.tokens
-        return ready
+            (batch,) = stream.take(1, length, budget)
+        return ready, pairs
 
 
 @dataclass(frozen=True)

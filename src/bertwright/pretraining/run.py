@@ -27,12 +27,12 @@ from bertwright.evaluation.plots import plot_training
 from bertwright.interrupts import Stopped, stop_on_signal
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Pretraining
-from bertwright.pretraining.objective import PretrainingObjective, batches_of_step
+from bertwright.pretraining.objective import PairsOfText, PretrainingObjective, batches_of_step
 from bertwright.telling import Say, teller
 from bertwright.tokenizer import Tokenizer
 from bertwright.training import processes as group
 from bertwright.training.loop import Observer, Outcome, Plan, train
-from bertwright.training.observers import History, Observers, ProgressBar, TensorBoard, read_history
+from bertwright.training.observers import History, Observers, Pace, ProgressBar, TensorBoard, read_history
 from bertwright.training.optimizer import Optimizer
 from bertwright.training.parallel import compiled, gathered, sharded
 from bertwright.training.pretraining_recipe import PretrainingRecipe
@@ -40,6 +40,7 @@ from bertwright.training.processes import Processes
 from bertwright.workspace import Workspace, begun_by
 
 _VALIDATIONS = 20  # of a run that does not say how often
+_MANY_UNPAIRED = 0.1
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,15 @@ def _pretrain(chosen: PretrainingRecipe, console: Console, processes: Processes)
         model = _placed(model, chosen, machine, processes)
         optimizer = _optimizer(model, chosen, machine)
         objective = PretrainingObjective(model, *text, chosen, machine, processes)
+        if chosen.objective != "mlm" and processes.first:
+            _tell_of_pairs(objective.pairs_of_text, chosen, say)
         peak = machine.peak_flops()
         folder = place.seed(chosen.seed)
         outcome = train(
             optimizer,
             objective,
             plan,
-            Observers(_observers(chosen, folder, console, peak * processes.world)) if processes.first else Observers([]),
+            _observers(chosen, folder, console, peak * processes.world) if processes.first else Observers([]),
             folder / "states",
             resume=chosen.resume and (folder / "states").is_dir(),
             stop=stopping.asked,
@@ -251,13 +254,24 @@ def _optimizer(model: Pretraining, recipe: PretrainingRecipe, machine: Machine) 
     )
 
 
-def _observers(recipe: PretrainingRecipe, folder: Path, console: Console, peak: float) -> list[Observer]:
+def _tell_of_pairs(text: PairsOfText, recipe: PretrainingRecipe, say: Say) -> None:
+    length = recipe.lengths[-1].value
+    say(f"about {text.cut:.1%} of the text is cut in each pass, to fit pairs into {length} tokens")
+    if text.unpaired > _MANY_UNPAIRED:
+        what = "can only be the first part of a random pair" if recipe.objective == "mlm+nsp" else "make no pair at all"
+        tell(
+            f"about {text.unpaired:.0%} of the sequences are documents of a single sentence, which {what}: take --objective "
+            "mlm, or prepare the corpus with other --documents"
+        )
+
+
+def _observers(recipe: PretrainingRecipe, folder: Path, console: Console, peak: float) -> Observer:
     observers: list[Observer] = [History(folder / "history.jsonl")]
     if not console.quiet:
         observers.append(ProgressBar("pretraining", console, peak=peak))
     if recipe.tensorboard:
         observers.append(TensorBoard(folder / "tensorboard"))
-    return observers
+    return Pace(Observers(observers), peak)
 
 
 def _metrics(outcome: Outcome, folder: Path | None, machine: Machine, peak: float, processes: Processes) -> dict[str, Any]:
@@ -302,7 +316,8 @@ def _write(
             if item.name in ("history.jsonl", "tensorboard"):
                 (shutil.copytree if item.is_dir() else shutil.copy2)(item, target / item.name)
         history = read_history(folder / "history.jsonl")
-        plot_training(history, target / "training.png", beside=("gradient_norm", "learning_rate"))
+        beside = ("gradient_norm", "learning_rate", "tokens_per_second", "fraction_of_peak")
+        plot_training(history, target / "training.png", beside=beside)
         card = pretraining_card(model.config, made_by, origin, metrics)
         atomic.atomic_write_text(target / "README.md", card)
 

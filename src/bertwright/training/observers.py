@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import time
@@ -9,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from bertwright.atomic import atomic_write_text
 from bertwright.errors import BertwrightError, tell
@@ -93,94 +96,179 @@ def read_history(path: Path) -> list[Record]:
     return records
 
 
+class Pace:
+    """Hands everything on, and adds to each step how fast it was: ``tokens_per_second`` and ``fraction_of_peak``.
+
+    ``peak`` is what all devices of the run together can do at most, in floating-point operations a second.
+    """
+
+    def __init__(self, observer: Observer, peak: float) -> None:
+        self._observer, self._peak = observer, peak
+
+    def begin(self, step: int, total: int | None) -> None:
+        """Hand it on."""
+        self._observer.begin(step, total)
+
+    def record(self, record: Record) -> None:
+        """Hand it on, with the pace of a step."""
+        if record["kind"] == "step" and (seconds := record["seconds"]) > 0:
+            record = record | {
+                "tokens_per_second": record["tokens"] / seconds,
+                "fraction_of_peak": record["flops"] / seconds / self._peak,
+            }
+        self._observer.record(record)
+
+    def flush(self) -> None:
+        """Hand it on."""
+        self._observer.flush()
+
+    def end(self) -> None:
+        """Hand it on."""
+        self._observer.end()
+
+
 # How a line of a terminal has room for them: four numbers in 80 columns.
-_SHORT = {"f1_macro": "F1", "matthews_correlation": "Matthews"}
+_SHORT = {
+    "f1_macro": "F1", "matthews_correlation": "Matthews", "mlm_loss": "MLM", "mlm_accuracy": "accuracy", "nsp_loss": "NSP",
+    "nsp_accuracy": "accuracy",
+}  # fmt: skip
 
 
 _TICKS = 10_000  # of a bar that shows the time that has passed, not steps
 
 
 class ProgressBar:
-    """A bar with loss, rate and time left on a terminal; elsewhere a line for each validation and each half minute."""
+    """A bar with loss, rate and time left on a terminal; elsewhere a line for each validation and each half minute.
+
+    With a ``peak``, in floating-point operations a second, a second line shows what a pretraining measures: loss,
+    accuracies, the gradient's norm.
+    """
 
     def __init__(self, title: str, console: Console, *, peak: float = 0.0) -> None:
         self._title = title
-        self._peak = peak  # floating-point operations a second that the machine can do at most, where it is known
+        self._peak = peak
         self._flops = 0.0
         self._console = console
         self._bar: Progress | None = None
+        self._second_line = Text(overflow="ellipsis", no_wrap=True)
+        self._live: Live | None = None
         self._total: int | None = None
-        self._loss = float("nan")
+        self._smooth: dict[str, float] = {}
         self._tokens = 0
-        self._said = time.monotonic()
-        self._began = (0.0, time.monotonic())
+        self._said = self._began = time.monotonic()
+        self._first = 0  # step
+        self._first_progress: float | None = None
 
     def begin(self, step: int, total: int | None) -> None:
         """Show the bar."""
         if step:
             self._say(f"{self._title}: going on after step {step:,}")
         self._total = total
-        self._began = (float(step), time.monotonic())
+        self._first, self._began = step, time.monotonic()
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
                 TextColumn("{task.fields[done]}"),
-                TextColumn("{task.fields[loss]}"),
                 TextColumn("{task.fields[rate]}", style="progress.data.speed"),
                 TimeRemainingColumn(compact=True),
                 console=self._console,
             )
-            self._bar.add_task(self._title, total=total or _TICKS, completed=step if total else 0, done="", loss="", rate="")
-            self._bar.start()
+            self._bar.add_task(self._title, total=total or _TICKS, completed=step if total else 0, done="", rate="")
+            lines = Group(self._bar, self._second_line) if self._peak else Group(self._bar)
+            self._live = Live(lines, console=self._console, refresh_per_second=10)
+            self._live.start()
 
     def record(self, record: Record) -> None:
         """Move the bar, or print a line."""
         if record["kind"] == "step":
-            # Smoothed over about twenty steps: the loss of a single batch jumps too much to read.
-            smoothed = self._loss * 0.95 + record["loss"] * 0.05
-            self._loss = record["loss"] if self._loss != self._loss else smoothed
-            self._tokens += record.get("tokens", 0)
-            self._flops += record.get("flops", 0.0)
+            self._follow(record)
             if self._bar is not None:
-                step, place = record["step"], record["step"]
-                if self._total is None:
-                    place = round(record["progress"] * _TICKS)
-                done = f"{step:,}" if self._total is None else f"{step:,}/{self._total:,}"
-                loss = f"loss {self._loss:.3f}"
-                self._bar.update(self._bar.task_ids[0], completed=place, done=done, loss=loss, rate=self._rates(step)[1])
+                self._move(self._bar, record)
             elif time.monotonic() - self._said > 30:
                 self._said = time.monotonic()
-                rate, shown = self._rates(record["step"])
-                of = "" if self._total is None else f"/{self._total:,}"
-                left = f", {(self._total - record['step']) / max(rate, 1e-9):.0f} s left" if self._total is not None else ""
-                done = f" ({record['progress']:.0%} of the time)" if self._total is None else ""
-                self._say(f"{self._title}: step {record['step']:,}{of}{done}, loss {self._loss:.3f}, {shown}{left}")
+                self._tell(record)
             return
-        shown = ", ".join(f"{_SHORT.get(k, k)} {v:.4f}" for k, v in _measured(record).items())
+        # Of a pretraining the loss is the sum of those that are shown.
+        values = {k: v for k, v in _measured(record).items() if k != "loss" or "mlm_loss" not in record}
+        shown = ", ".join(f"{_SHORT.get(k, k)} {v:.4f}" for k, v in values.items())
         where = f"epoch {record['epoch']}: validation" if "epoch" in record else f"step {record['step']:,}: held-out"
         self._say(f"{where} {shown}")
 
     def flush(self) -> None:
         """Nothing of it lasts."""
 
-    def _rates(self, step: int) -> tuple[float, str]:
-        """Steps a second since the beginning, and as shown: with the tokens, where there are many."""
-        first, began = self._began
-        seconds = max(time.monotonic() - began, 1e-9)
-        rate = (step - first) / seconds
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._bar = None
+
+    def _follow(self, record: Record) -> None:
+        for name in ("loss", "mlm_accuracy", "nsp_accuracy", "gradient_norm"):
+            if name in record:
+                # Smoothed over about twenty steps: those of a single batch jump too much to read.
+                value = float(record[name])
+                self._smooth[name] = self._smooth.get(name, value) * 0.95 + value * 0.05
+        self._tokens += record.get("tokens", 0)
+        self._flops += record.get("flops", 0.0)
+        if self._first_progress is None:
+            self._first_progress = record.get("progress")
+
+    def _move(self, bar: Progress, record: Record) -> None:
+        step = record["step"]
+        if self._total is None:
+            place, done = round(record["progress"] * _TICKS), f"{step:,}"
+        else:
+            place, done = step, f"{step:,}/{self._total:,}"
         if not self._peak:
-            return rate, f"{rate:.1f} steps/s"
-        return rate, f"{self._tokens / seconds:,.0f} tokens/s, {self._flops / seconds / self._peak:.0%} of peak"
+            done += f" loss {self._smooth['loss']:.3f}"
+        self._second_line.plain = self._measures()
+        bar.update(bar.task_ids[0], completed=place, done=done, rate=", ".join(self._rates(step)))
+
+    def _tell(self, record: Record) -> None:
+        step = record["step"]
+        of = f" ({record['progress']:.0%} of the time)" if self._total is None else f"/{self._total:,}"
+        where, left, rates = f"{self._title}: step {step:,}{of}", f"{_time(self._left(record))} left", self._rates(step)
+        if not self._peak:
+            self._say(f"{where}, {self._measures()}, {rates[0]}, {left}")
+            return
+        self._say(f"{where}, {left}, {rates[0]}")
+        self._say(f"  {self._measures()}, {rates[1]}")
+
+    def _measures(self) -> str:
+        loss = f"loss {self._smooth['loss']:.3f}"
+        if not self._peak:
+            return loss
+        named = (("MLM", "mlm_accuracy"), ("NSP", "nsp_accuracy"))
+        accuracies = ", ".join(f"{short} {self._smooth[name]:.3f}" for short, name in named if name in self._smooth)
+        return f"{loss}, accuracy {accuracies}, gradient norm {self._smooth['gradient_norm']:.2f}"
+
+    def _rates(self, step: int) -> list[str]:
+        """How fast it is since the beginning: steps, or, where there are many, tokens and what part of the peak."""
+        seconds = self._seconds()
+        if not self._peak:
+            return [f"{(step - self._first) / seconds:.1f} steps/s"]
+        return [f"{self._tokens / seconds:,.0f} tokens/s", f"{self._flops / seconds / self._peak:.0%} of peak"]
+
+    def _left(self, record: Record) -> float:
+        """Seconds to the end, as it went since the beginning: by the clock where that ends it, else by the steps."""
+        if self._first_progress is not None:
+            before, now, end = self._first_progress, record["progress"], 1.0
+        else:
+            assert self._total is not None
+            before, now, end = self._first, record["step"], self._total
+        return float((end - now) / max(now - before, 1e-9) * self._seconds())
+
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._began, 1e-9)
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def end(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else str(datetime.timedelta(seconds=round(seconds)))
 
 
 class TensorBoard:

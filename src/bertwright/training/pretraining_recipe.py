@@ -25,7 +25,8 @@ class PretrainingRecipe(Options):
 
     COMMAND = "pretrain"
     FILE = "pretraining.toml"
-    FREE = Options.FREE | {"micro_tokens", "recompute", "shard", "compile", "save_minutes", "validate_every"}
+    # The corpus may lie elsewhere by now, or be named in another way: what it holds is held against a digest.
+    FREE = Options.FREE | {"corpus", "micro_tokens", "recompute", "shard", "compile", "save_minutes", "validate_every"}
     MAY_CHANGE = Options.MAY_CHANGE | {"epochs", "steps", "max_time"}
 
     config: str | None = option(
@@ -135,7 +136,6 @@ class PretrainingRecipe(Options):
         return {
             "epochs": beside,
             "revision": "" if self.model is not None else "without --model",
-            "adam_beta2": "",
             "micro_tokens": "beside --accumulate" if self.accumulate else "",
         }
 

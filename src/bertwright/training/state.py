@@ -1,11 +1,13 @@
 """The state of an unfinished run: enough to go on to the very same bits.
 
 A state is a directory ``step-N`` with safetensors files and a ``state.json`` that holds their SHA-256, its own in its last
-line. It is written beside its name and renamed, so that a state is either whole or not there; the last two are kept.
+line. It is written beside its name and renamed, so that a state is either whole or not there; the last two are kept. One
+that was found damaged does not count as one of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -33,7 +35,7 @@ class State:
 def save(folder: Path, step: int, state: State) -> None:
     """Write ``state`` as ``folder/step-N`` and drop all but the last two."""
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".step-*"):  # of a saving that was killed
+    for leftover in folder.glob(".step-*"):  # of a saving that was killed, or found damaged
         shutil.rmtree(leftover, ignore_errors=True)
     with atomic_directory(folder / f"step-{step}", overwrite=True) as target:
         digests = {}
@@ -55,14 +57,24 @@ def forget(folder: Path, step: int) -> None:
 def newest(folder: Path) -> State:
     """Read the newest whole state below ``folder``, passing over damaged ones with a warning.
 
+    Where an older one is whole, the damaged ones lose their names, so that they push it out of its place no more; they go
+    away with the next saving.
+
     Raises:
         BertwrightError: there is none.
     """
+    damaged: list[Path] = []
     for _, path in reversed(_saved(folder)):
         try:
-            return _read(path)
+            state = _read(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             tell(f"{path}: damaged state ({error}); trying the one before")
+            damaged.append(path)
+            continue
+        for one in damaged:
+            with contextlib.suppress(OSError):  # another process of the run was quicker
+                one.rename(one.with_name(f".{one.name}.damaged"))
+        return state
     raise BertwrightError(f"{folder}: no state to resume from; start the run again with --overwrite")
 
 
