@@ -339,3 +339,15 @@ def test_odd_files_that_are_right(tiny_dir: Path, tmp_path: Path) -> None:
         assert first["text"].startswith('"') == (file.name == "q.tsv")
     assert len(set(weights[:-1])) == 1
     assert weights[-1] != weights[0]
+
+
+def test_an_empty_value_takes_back_what_a_recipe_had(tiny_dir: Path, train: Path, tmp_path: Path) -> None:
+    arguments = ("--model", tiny_dir, *QUICKLY, "--epochs", "1")
+    assert run("finetune", *arguments, "--train", train, "--test", train, "--out", tmp_path / "first").code == 0
+    recipe = tmp_path / "first" / "recipe.toml"
+    assert run("finetune", "--recipe", recipe, "--test", "", "--out", tmp_path / "second").code == 0
+    assert (tmp_path / "first" / "test").is_dir()
+    assert not (tmp_path / "second" / "test").exists()
+    assert run("finetune", "--recipe", recipe, "--text", "", "--out", "x").error == (
+        "--text is empty; give it a value, or leave it out"
+    )

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bertwright.data import sentences
-from bertwright.data.corpus import CorpusFormat, split_sentences
-from bertwright.data.sentences import language_of
+from bertwright.data.corpus import CorpusFormat
+from bertwright.data.sentences import language_of, split_sentences
 
 SPLIT = CorpusFormat()
 LINES = CorpusFormat(sentences="line")

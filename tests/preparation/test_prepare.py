@@ -27,7 +27,8 @@ import pytest
 from rich.console import Console
 
 import bertwright.preparation.prepare as preparing
-from bertwright.data.corpus import CorpusFormat, corpus_files, read_documents, split_sentences
+from bertwright.data.corpus import CorpusFormat, corpus_files, read_documents
+from bertwright.data.sentences import split_sentences
 from bertwright.data.shards import Shard, TokenCorpus
 from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.interrupts import Stopped
@@ -207,7 +208,7 @@ def test_bytes_do_not_depend_on_the_workers(corpus: Path, tmp_path: Path, worker
 
 # A run in a process of its own, as slow as a large corpus, so that it can be stopped halfway.
 SCRIPT = """
-import sys, time
+import signal, sys, time
 import bertwright.preparation.prepare
 from bertwright.data.units import read_units
 
@@ -217,6 +218,7 @@ def slowly(*given, **options):
         yield unit
 
 bertwright.preparation.prepare.read_units = slowly
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored from birth where the tests run in the background
 corpus, tokenizer, out, _, shard_bytes = sys.argv[1:]
 bertwright.preparation.prepare.prepare([corpus], tokenizer, out, heldout=0.1, shard_bytes=int(shard_bytes), workers=2)
 """

@@ -50,7 +50,7 @@ def finetune(
     from bertwright.workspace import resume_command
 
     begin = (preset(preset_name) if preset_name else {}) | (Recipe.read(recipe) if recipe else {})
-    result = run(begin, **options)
+    result = run(begin, **_cleared(options))
     console = Console()
     for split, measured in measured_splits(result.metrics).items():
         console.print(result.model.task.report(measured, f"{result.out}: {split}"), "")
@@ -63,7 +63,7 @@ def finetune(
 
 
 def _cleared(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a recipe as flags gave them; an empty one takes a column away.
+    """Options of a recipe as flags gave them; an empty one takes back what a recipe, or training, had there.
 
     Raises:
         BertwrightError: it is one that cannot be done without.

@@ -16,7 +16,6 @@ from typing import Any
 
 from bertwright.data.hub_rows import HubSource, hub_rows, is_hub
 from bertwright.data.lines import COMPRESSIONS, LONGEST_LINE, cut_line, text_lines
-from bertwright.data.sentences import split_sentences
 from bertwright.errors import BertwrightError, did_you_mean, tell
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "input_bytes",
     "read_documents",
     "refuse",
-    "split_sentences",
 ]
 
 LARGEST_DOCUMENT = LONGEST_LINE

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from bertwright.atomic import atomic_directory, atomic_write_text
-from bertwright.data.corpus import CorpusFormat, Skipped, read_documents, refuse, split_sentences
+from bertwright.data.corpus import CorpusFormat, Skipped, read_documents, refuse
+from bertwright.data.sentences import split_sentences
 from bertwright.data.shards import PARTS, SHARDS, VERSION, Count, FileEntry, token_dtype, write_shard
 from bertwright.data.word_memory import WordMemory
 from bertwright.tokenizer import Tokenizer
