@@ -101,34 +101,9 @@ def quality() -> str:
     return "\n".join(lines)
 
 
-def two_steps() -> str:
-    """What the first step is worth: three tasks from pretrained and from random weights."""
-    of_task = {task: results(f"two_steps_{task.lower()}") for task in ("CoLA", "RTE", "banking77")}
-    heldout, training = (of_task["CoLA"]["pretraining"]["metrics"][part] for part in ("heldout", "training"))
-    files = ", ".join(f"[{task}](benchmarks/results/two_steps_{task.lower()}.json)" for task in of_task)
-    lines = [
-        f"What the first step is worth: a mini (4 layers, 256 wide) of {training['seconds'] / 60:.0f} minutes on one core",
-        f"({training['tokens'] / 1e6:.1f} M tokens of Wikipedia; held-out masked words: loss {heldout['mlm_loss']:.2f}, "
-        f"{heldout['mlm_accuracy']:.0%} right), fine-tuned",
-        f"beside the same model with random weights, each at the better of its rates by validation ({files}):",
-        "",
-        "| | measured by | seeds | random weights | pretrained | gain |",
-        "|---|---|---|---|---|---|",
-    ]
-    for task, held in of_task.items():
-        starts = held["starts"]
-        spread = {name: one["over_seeds"]["test"] for name, one in starts.items()}
-        found = [spread[name] for name in ("random", "pretrained")]
-        cells = [f"{one['mean']:.3f} ± {one['standard_deviation']:.3f}" for one in found]
-        gain = spread["pretrained"]["mean"] - spread["random"]["mean"]
-        measure = starts["random"]["metric"].replace("_", " ")
-        lines.append(f"| {task} | {measure} | {len(starts['random']['seeds'])} | {' | '.join(cells)} | {gain:+.3f} |")
-    return "\n".join(lines)
-
-
 def filled(text: str) -> str:
     """README with its tables made anew."""
-    parts: dict[str, Callable[[], str]] = {"speed": speed, "quality": quality, "two steps": two_steps}
+    parts: dict[str, Callable[[], str]] = {"speed": speed, "quality": quality}
     for name, make in parts.items():
         begin, end = f"<!-- numbers: {name} -->", "<!-- /numbers -->"
         text = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{make()}\n{end}", text, count=1, flags=re.S)  # noqa: B023

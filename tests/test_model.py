@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from bertwright import checkpoint
-from bertwright.checkpoint import canonical, export_tensors, load_into
+from bertwright.checkpoint import canonical, export_tensors, load_into, write_weights
 from bertwright.data.packing import PackedBatch, Rows, TokenTable
 from bertwright.errors import BertwrightError
 from bertwright.model import ACTIVATIONS, PRESETS, Bert, BertConfig, Pretraining, SequenceClassifier, initialise
@@ -444,6 +445,25 @@ def test_published_sizes(name: str) -> None:
         encoder.layer = nn.ModuleList([*encoder.layer] * (config.num_hidden_layers // 3))
     assert len(model.encoder.layer) == config.num_hidden_layers
     assert_same_classifier(model, oracle, random_table([3, 14, 6], vocab_size=300))
+
+
+@pytest.mark.parametrize(("name", "layers"), [("base", 12), ("large", 2)])
+def test_directories_of_published_widths_open_both_ways(tmp_path: Path, name: str, layers: int) -> None:
+    config = dataclasses.replace(BertConfig.preset(name, vocab_size=300), num_hidden_layers=layers)
+    torch.manual_seed(0)
+    ours = SequenceClassifier(config, 2)
+    (tmp_path / "ours").mkdir()
+    write_weights(tmp_path / "ours", export_tensors(ours, prefix="bert."))
+    (tmp_path / "ours" / "config.json").write_text(json.dumps(config.to_dict()))
+    theirs = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "ours").eval()
+    assert_same_classifier(ours, theirs, random_table([3, 14, 6], vocab_size=300))
+    theirs.save_pretrained(tmp_path / "theirs")
+    held = checkpoint.read(tmp_path / "theirs")
+    back = SequenceClassifier(BertConfig.from_dict(held.config, ""), 2)
+    report = load_into(back, held.tensors, where="theirs")
+    assert not report.new
+    assert not report.left
+    assert all(torch.equal(value, back.state_dict()[key]) for key, value in ours.state_dict().items())
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
