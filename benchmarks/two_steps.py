@@ -52,7 +52,6 @@ def fine_tuned(task: str, start: dict[str, Any], arguments: argparse.Namespace, 
     setting = TASKS[task]
     paths = {name: str(arguments.data / setting[name]) for name in ("train", "test")}
     options = setting | paths | start | {"epochs": arguments.epochs, "threads": arguments.threads, "overwrite": True}
-    options |= {"dropout": 0.1}  # a model that was pretrained without it would have none, and random weights some
 
     def score(rate: float, seed: int) -> dict[str, Any]:
         run = finetune(options, learning_rate=rate, seed=seed, out=folder / "run", console=QUIET)

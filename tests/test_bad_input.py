@@ -55,8 +55,12 @@ def train(tmp_path: Path) -> Path:
         ("long.tsv", b"text\tlabel\na\t1\nb\t0\tc\n", "{file}:3: 3 columns where 2 are expected (text, label); quotes are"),
         ("ragged.csv", b'text,label\n"a\nb",1\nc\n', "{file}:4: 1 columns where 2 are expected (text, label)"),
         ("ragged.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "{file}:2: no column 'label' for --label (columns:"),
-        ("name.tsv", b"txet\tlabel\na\t1\n", "{file}:1: no column 'text'; did you mean 'txet'? (the first line has: txet, "),
-        ("no.tsv", b"a good film\t1\nbad\t0\n", "{file}:1: no column 'text' (the first line has: a good film, 1); if it is"),
+        ("name.tsv", b"txet\tlabel\na\t1\n", "{file}:1: no column 'text' for --text; did you mean 'txet'? (the first"),
+        (
+            "no.tsv",
+            b"a good film\t1\nbad\t0\n",
+            "{file}:1: no column 'text' for --text (the first line has: a good film",
+        ),
         ("label.tsv", b"text\tlabel\na\t1\nb\t\n", "{file}:3: the label (column 'label') is missing; fill it in or leave"),
         ("null.jsonl", b'{"text": "a", "label": null}\n', "{file}:1: the label (column 'label') is missing; fill it in"),
         ("one.tsv", b"text\tlabel\na\tx\nb\tx\n", "{file}:2: all 2 training rows have the label 'x'; a classifier needs"),
@@ -174,7 +178,7 @@ def test_a_name_that_is_no_model(refused: Refused, train: Path) -> None:
         (["--freeze", "first:3"], "--freeze first:3: the model has only 2 layers"),
         (["--class-weights", "2=3"], "--class-weights: no class '2'; use none, balanced, or name=weight,name=weight"),
         (["--config", "tiny"], "--model starts from a checkpoint, --config from random weights: give one of them"),
-        (["--text", "txt"], "{train}:1: no column 'txt'; did you mean 'text'? (the first line has: text, label); if it"),
+        (["--text", "txt"], "{train}:1: no column 'txt' for --text; did you mean 'text'? (the first line has: text, label)"),
         (["--columns", "text,text"], "--columns has two columns 'text'; give each its own name"),
         (["--delimiter", "ab"], "--delimiter must be one character, tab, comma or semicolon, not 'ab'"),
         (["--validation-fraction", "0.001"], "{train}: 40 rows are too few to set some aside; give --validation"),
@@ -258,6 +262,36 @@ def test_a_setting_that_cannot_be_with_a_model(
 def test_an_unknown_metric_is_told_before_the_work(tiny_run: Path, train: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("bertwright.predictor.inference.run")
     assert run("evaluate", tiny_run, train, "--metric", "f1").error.startswith("--metric is 'f1'")
+
+
+def test_label_and_text_the_wrong_way_round(refused: Refused, tmp_path: Path) -> None:
+    file = write_tsv(tmp_path / "t.tsv", [(f"{text} {number}", label) for number, (text, label) in enumerate(rows(40))])
+    assert refused("--train", file, "--text", "label", "--label", "text") == (
+        f"{file}:2: 40 labels in 40 training rows: hardly one occurs twice; does --label name the right column?"
+    )
+
+
+def test_an_unfinished_run_in_the_place_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "run.training").mkdir()
+    for command in (("info",), ("predict", "a text"), ("evaluate", "a.tsv", "--out", "x")):
+        error = run(command[0], tmp_path / "run", *command[1:]).error
+        assert error.startswith(
+            f"{tmp_path / 'run'}: an unfinished run, which lies in {tmp_path / 'run'}.training; finish it"
+        )
+
+
+def test_weights_may_be_read_by_whom_the_other_files_may(tiny_run: Path) -> None:
+    assert len({path.stat().st_mode for path in tiny_run.iterdir() if path.is_file()}) == 1
+
+
+def test_a_file_among_the_texts_is_told(tiny_run: Path, train: Path) -> None:
+    told = run("predict", tiny_run, train).err
+    assert f"note: {train} is read as a text; the rows of a file are read with --input" in told
+
+
+def test_an_evaluation_in_the_place_of_another_is_told(tiny_run: Path, train: Path, tmp_path: Path) -> None:
+    told = f"note: {tmp_path / 'e'}: the evaluation that is there will be replaced; --out keeps both"
+    assert [told in run("evaluate", tiny_run, train, "--out", tmp_path / "e").err for _ in range(2)] == [False, True]
 
 
 def test_two_columns_for_the_second_text(tiny_run: Path, train: Path) -> None:

@@ -89,6 +89,11 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Path:
             tell(f"revision '{revision}' has no effect: {path} is on this machine, and only hub repositories have one")
         return path
     name = str(source)
+    if name and Path(f"{path}.training").is_dir():
+        raise BertwrightError(
+            f"{name}: an unfinished run, which lies in {name}.training; finish it first with: "
+            f"bertwright finetune --resume --out {name} (or pretrain)"
+        )
     if (
         isinstance(source, Path)
         or name.startswith((".", "/", "~"))
@@ -212,6 +217,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
             reason = f"{missing} {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE forbids to download it: unset that once"
         else:
             reason = (
+                f"no directory {repo_id} is here, "
                 f"cannot reach {hub} ({_first_line(error.__cause__ or error)}) and {missing} {constants.HF_HUB_CACHE}: "
                 "check the network and HF_ENDPOINT"
             )

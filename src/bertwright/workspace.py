@@ -73,7 +73,8 @@ class Workspace:
         out, folder = Path(recipe.out), _folder(Path(recipe.out))
         if recipe.resume:
             if not (folder / recipe.FILE).is_file():
-                raise BertwrightError(f"{folder}: nothing to resume; leave --resume out to begin a run")
+                done = f" ({out} is finished)" if (out / recipe.FILE).is_file() else ""
+                raise BertwrightError(f"{folder}: nothing to resume{done}; leave --resume out to begin a run")
             _check_replaceable(recipe, out)
         elif recipe.overwrite:
             _check_replaceable(recipe, out)
@@ -107,7 +108,8 @@ class Workspace:
                     "leave it out, or begin anew with --overwrite"
                 )
             if before != now:
-                tell(f"{flag(name)} is {now!r} from here on; the run began with {before!r}")
+                began_with = "without" if before is None else f"with {before!r}"
+                tell(f"{flag(name)} is {now!r} from here on; the run began {began_with}")
         return recipe
 
     def begin(self, recipe: Options, rows: Iterable[bytes], launch: str = "") -> None:

@@ -99,7 +99,7 @@ def test_a_column_that_has_neither_0_nor_1_is_named(tmp_path: Path, value: objec
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = write_tsv(tmp_path / "rows.tsv", [("a", "1")], ("text", "good"))
-    assert error(path, FLAGS).startswith("{file}:1: no column 'long' (the first line has: text, good)")
+    assert error(path, FLAGS).startswith("{file}:1: no column 'long' for --labels (the first line has: text, good)")
 
 
 def test_no_separator_and_no_rows_are_refused(tmp_path: Path) -> None:

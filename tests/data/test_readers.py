@@ -166,7 +166,12 @@ def test_columns_are_named_for_a_file_without_a_header(tmp_path: Path) -> None:
         ("a.csv", 'text,label\n"a\nb",1\nc,1,2\n', TWO, ":4: 3 columns where 2 are expected (text, label)"),
         ("a.csv", 'text,label\na,1\n"open\n', TWO, ":3: cannot read this row: unexpected end of data; see --quoting"),
         ("a.csv", 'text,label\n"a"b,1\n', TWO, ":2: cannot read this row: ',' expected after '\"'; see --quoting"),
-        ("a.tsv", "txt\tlabel\na\t1\n", TWO, ":1: no column 'text'; did you mean 'txt'? (the first line has: txt, label)"),
+        (
+            "a.tsv",
+            "txt\tlabel\na\t1\n",
+            TWO,
+            ":1: no column 'text' for --text; did you mean 'txt'? (the first line has",
+        ),
         ("a.tsv", "text\ttext\na\t1\n", TWO, ":1: the header has two columns 'text'; name the columns with --columns"),
         ("a.tsv", "text\tlabel\na\t\n", TWO, ":2: the label (column 'label') is missing; fill it in"),
         ("a.tsv", "text\tlabel\na\t  \n", TWO, ":2: the label (column 'label') is missing; fill it in"),

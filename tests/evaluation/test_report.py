@@ -194,3 +194,10 @@ def test_a_confusion_matrix_that_cannot_fit_is_left_out_and_told(classes: int, c
     assert confusion_table(metrics) is None
     lines = rendered(evaluation_report(metrics, "t"))
     assert f"The confusion matrix of {classes} classes is too wide to show." in lines
+
+
+def test_one_label_for_every_row_is_told() -> None:
+    surely_b = np.array([[0.1, 0.9]] * 3)
+    for true, told in (([0, 1, 0], True), ([1, 1, 1], False)):
+        shown = "\n".join(rendered(evaluation_report(classification_metrics(true, surely_b, ["a", "[b]"]), "t")))
+        assert ("Every row is given the label [b]: the model tells nothing apart." in shown) == told

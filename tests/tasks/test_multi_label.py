@@ -315,7 +315,7 @@ def test_a_bad_line_ends_the_run_before_it_begins(tiny_dir: Path, tmp_path: Path
     said = run("finetune", *options, "--train", train, "--labels", "good,bad")
     assert said.error == f"{train}:3: the column 'bad' has 'often', where --labels wants 0 or 1"
     said = run("finetune", *options, "--train", train, "--labels", "good,bda")
-    assert said.error.startswith(f"{train}:1: no column 'bda'; did you mean 'bad'?")
+    assert said.error.startswith(f"{train}:1: no column 'bda' for --labels; did you mean 'bad'?")
     write_csv(train, [("a film", "1", "0"), ("the day", "1", "1")], ("text", "good", "bad"))
     said = run("finetune", *options, "--train", train, "--labels", "good,bad", "--label", "tags")
     assert said.error == "--label and --labels both say where the labels are: give one of them"

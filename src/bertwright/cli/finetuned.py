@@ -123,6 +123,8 @@ def evaluate(
         out or Path(model) / f"evaluation-{data.name.removesuffix('.tar.xz').removesuffix(data.suffix).replace(':', '-')}"
     )
     check_place(folder)  # before the work
+    if folder.exists():
+        note("note", f"{folder}: the evaluation that is there will be replaced; --out keeps both")
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":
@@ -212,6 +214,9 @@ def predict(
         records = predictor.predict_rows(predictor.read_stream(sys.stdin.buffer, "standard input"))
     else:
         assert texts is not None
+        for text in texts:
+            if "/" in text and Path(text).is_file():
+                note("note", f"{text} is read as a text; the rows of a file are read with --input")
         records = predictor.predict_rows(predictor.examples(texts, predictor.task.beside(texts, pair or [])))
     with writing(output) as file:
         counts = _write_records(records, file, format, predictor.task)

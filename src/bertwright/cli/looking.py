@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bertwright.cli.app import Threads, app
+from bertwright.cli.app import Threads, app, note
 
 
 @app.command()
@@ -53,8 +53,11 @@ def tokenize(
     Example: bertwright tokenize --model minilm "flightless birds"
     """
     from bertwright.describe import token_tables
+    from bertwright.hub import ALIASES
 
     console = Console()
+    if len(texts) > 1 and texts[0] in ALIASES:
+        note("note", f"{texts[0]!r} is read as a text; whose vocabulary it is, is said with --model")
     for table in token_tables(texts, model, pair, max_length):
         console.print(table)
 

@@ -227,10 +227,11 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
         if not names:
             names = cells
             _check_names(names, f"{where}: the header", "name the columns with --columns")
-            missing = [name for name in columns.wanted().values() if name not in names]
+            missing = [(option, name) for option, name in columns.wanted().items() if name not in names]
             if missing:
+                option, name = missing[0]
                 raise BertwrightError(
-                    f"{where}: no column {missing[0]!r}{did_you_mean(missing[0], names)} "
+                    f"{where}: no column {name!r} for --{option.partition(' ')[0]}{did_you_mean(name, names)} "
                     f"(the first line has: {', '.join(names)[:200]}); if it is no header, use --columns"
                 )
             continue

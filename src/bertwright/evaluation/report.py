@@ -33,6 +33,11 @@ def evaluation_report(metrics: dict[str, Any], title: str) -> Group:
     that does not fit is left out, and a line says so.
     """
     parts: list[RenderableType] = [metrics_table(metrics, title), "", per_class_table(metrics)]
+    given = [any(column) for column in zip(*metrics["confusion_matrix"], strict=True)]
+    if sum(given) == 1 and metrics["majority_accuracy"] < 1:
+        only = list(metrics["per_class"])[given.index(True)]
+        note = f"Every row is given the label {shortened(literal(only), NAME_COLUMNS)}: the model tells nothing apart."
+        parts.insert(1, Text(note, style="bold red"))
     if metrics.get("per_source"):
         parts += ["", per_source_table(metrics["per_source"])]
     confusion = confusion_table(metrics)

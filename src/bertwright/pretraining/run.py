@@ -166,14 +166,12 @@ def _start(recipe: PretrainingRecipe, corpus: TokenCorpus, say: Say) -> tuple[Pr
         raise BertwrightError(
             f"{origin}: type_vocab_size is {config.type_vocab_size}; pairs need 2, so take --objective mlm"
         )
-    built = config
     if recipe.dropout is not None:
         p = recipe.dropout
-        built = dataclasses.replace(config, hidden_dropout_prob=p, attention_probs_dropout_prob=p)
+        config = dataclasses.replace(config, hidden_dropout_prob=p, attention_probs_dropout_prob=p)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = Pretraining(built)
-    model.config = config  # this run's dropout is not the model's: fine-tuning, which has less text, begins with its own
+        model = Pretraining(config)
     report = None if tensors is None else checkpoint.load_into(model, tensors, where=origin)
     if recipe.objective == "mlm":  # the pooler and its head have no part in this loss
         model.pooler.requires_grad_(False)

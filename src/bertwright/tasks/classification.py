@@ -31,6 +31,8 @@ from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
+MANY = 20  # rows, of which a label that occurs once each is no class
+
 
 @dataclass(frozen=True)
 class Classification(Task):
@@ -54,6 +56,11 @@ class Classification(Task):
             raise BertwrightError(
                 f"{examples[0].where}: all {len(examples)} training rows have the label {only!r}; "
                 "a classifier needs at least two classes: does --label name the right column?"
+            )
+        if len(examples) >= MANY and len(labels) > len(examples) / 2:
+            raise BertwrightError(
+                f"{examples[0].where}: {len(labels):,} labels in {len(examples):,} training rows: hardly one occurs twice; "
+                "does --label name the right column?"
             )
         return cls(names.in_order(labels))
 

@@ -35,7 +35,7 @@ class PretrainingRecipe(Options):
     model: str | None = option(None, "Model", "Go on from this checkpoint: alias, directory, or hub id.")
     revision: str | None = option(None, "Model", "Branch, tag or commit of a hub id.")
     dropout: float | None = option(
-        None, "Model", "Dropout of this run; default: as the model's config says, which keeps it.", low=0, high=0.99
+        None, "Model", "Dropout everywhere; default: as the model's config says.", low=0, high=0.99
     )
 
     corpus: str | None = option(None, "Data", "Prepared corpus: what 'bertwright prepare' wrote.")

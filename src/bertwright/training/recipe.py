@@ -40,7 +40,11 @@ class Recipe(Options):
     task: str = option("classification", "Data", "What is learned; 'bertwright tasks' lists them.")
     dataset: str | None = option(None, "Data", "A known data set by name; 'bertwright tasks' lists them.")
     data: str | None = option(None, "Data", "Directory that holds its files; without, the hub is read.")
-    train: str | None = option(None, "Data", "Training rows: .tsv, .csv, .jsonl, .parquet or hub:name:config:split.")
+    train: str | None = option(
+        None,
+        "Data",
+        "Training rows (needed, but for a known data set): .tsv, .csv, .jsonl, .parquet or hub:name:config:split.",
+    )
     validation: str | None = option(None, "Data", "Validation rows; without, a part of the training rows is set aside.")
     test: str | None = option(None, "Data", "Test rows, judged once, after training.")
     also_test: tuple[str, ...] = option((), "Data", "Further test sets, each with a name: name=path,name=path.")
