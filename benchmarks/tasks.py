@@ -72,10 +72,8 @@ def options_of(task: str, data: Path, folder: Path) -> Options:
 
 def ours(options: Options, seed: int, *, threads: int, steps: int | None, folder: Path) -> dict[str, Any]:
     """Fine-tune through the function that users call."""
-    run = finetune(
-        options | {"steps": steps}, seed=seed, threads=threads, out=str(folder / "run"), overwrite=True,
-        console=Console(quiet=True),
-    )  # fmt: skip
+    same = {"device": "cpu", "precision": "float32", "threads": threads, "steps": steps}  # as the Trainer has them
+    run = finetune(options | same, seed=seed, out=str(folder / "run"), overwrite=True, console=Console(quiet=True))
     history = [record for record in read_history(run.out / "history.jsonl") if record["kind"] == "step"]
     scores = {name: run.metrics[name] for name in ("validation", "test") if name in run.metrics}
     return {"times": [record["seconds"] for record in history], "metrics": list(run.model.task.metrics)} | scores
@@ -181,8 +179,8 @@ def main() -> None:
         print(table())
         return
     for task in arguments.task:
-        if arguments.by == "trainer" and task not in BESIDE_TRAINER:
-            parser.error(f"--by trainer goes with {', '.join(BESIDE_TRAINER)}")
+        if (arguments.by == "trainer" or arguments.what == "time") and task not in BESIDE_TRAINER:
+            parser.error(f"the Trainer is measured on --task {' '.join(BESIDE_TRAINER)}")
         (quality if arguments.what == "quality" else time_beside)(task, arguments)
 
 

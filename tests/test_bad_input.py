@@ -264,20 +264,23 @@ def test_an_unknown_metric_is_told_before_the_work(tiny_run: Path, train: Path, 
     assert run("evaluate", tiny_run, train, "--metric", "f1").error.startswith("--metric is 'f1'")
 
 
-def test_label_and_text_the_wrong_way_round(refused: Refused, tmp_path: Path) -> None:
+def test_label_and_text_the_wrong_way_round_is_told(tiny_dir: Path, tmp_path: Path) -> None:
     file = write_tsv(tmp_path / "t.tsv", [(f"{text} {number}", label) for number, (text, label) in enumerate(rows(40))])
-    assert refused("--train", file, "--text", "label", "--label", "text") == (
-        f"{file}:2: 40 labels in 40 training rows: hardly one occurs twice; does --label name the right column?"
-    )
+    swapped = ("--train", file, "--validation", file, "--text", "label", "--label", "text", "--steps", "1")
+    told = run("finetune", "--model", tiny_dir, "--out", tmp_path / "run", *QUICKLY, *swapped).err
+    assert f"note: {file}:2: 40 labels in 40 training rows; does --label name the right column?" in told
+
+
+def test_a_long_text_with_a_slash_is_a_text(tiny_run: Path) -> None:
+    assert run("predict", tiny_run, "and/or" * 100).code == 0
 
 
 def test_an_unfinished_run_in_the_place_of_a_model(tmp_path: Path) -> None:
     (tmp_path / "run.training").mkdir()
     for command in (("info",), ("predict", "a text"), ("evaluate", "a.tsv", "--out", "x")):
         error = run(command[0], tmp_path / "run", *command[1:]).error
-        assert error.startswith(
-            f"{tmp_path / 'run'}: an unfinished run, which lies in {tmp_path / 'run'}.training; finish it"
-        )
+        hint = f"(an unfinished run is in {tmp_path / 'run'}.training: go on with it by --resume)"
+        assert error == f"{tmp_path / 'run'}: no such file or directory {hint}"
 
 
 def test_weights_may_be_read_by_whom_the_other_files_may(tiny_run: Path) -> None:
@@ -299,18 +302,21 @@ def test_two_columns_for_the_second_text(tiny_run: Path, train: Path) -> None:
     assert error == "--pair is given 2 times; with --input it names one column"
 
 
-def test_an_evaluation_replaces_an_evaluation_and_nothing_else(tiny_run: Path, train: Path, tmp_path: Path) -> None:
-    for place in (tiny_run, tmp_path):
-        error = run("evaluate", tiny_run, train, "--out", place).error
-        assert error == f"{place}: holds something that is no evaluation, and is not replaced; choose another --out"
+def test_an_evaluation_replaces_files_of_its_own_and_no_others(tiny_run: Path, train: Path, tmp_path: Path) -> None:
+    error = run("evaluate", tiny_run, train, "--out", tiny_run).error
+    assert error == f"{tiny_run}: holds a model, whose files would be mixed up with these; choose another --out"
     assert run("evaluate", tiny_run, train, "--out", train).error.startswith(f"{train}: a file is there where a directory")
+    many, place = write_tsv(tmp_path / "many.tsv", rows(400)), tmp_path / "e"
+    (place / "notes").mkdir(parents=True)
     for _ in range(2):
-        assert run("evaluate", tiny_run, train, "--out", tmp_path / "e").code == 0
-        (tmp_path / "e" / "old.txt").touch()
-    before, many = contents(tmp_path / "e"), write_tsv(tmp_path / "many.tsv", rows(400))
+        assert run("evaluate", tiny_run, train, "--out", place).code == 0
+    before = contents(place)
+    assert before == {"notes", "metrics.json", "predictions.jsonl"}
+    metrics = (place / "metrics.json").read_bytes()
     with full_disk():
-        assert run("evaluate", tiny_run, many, "--out", tmp_path / "e").error.startswith("cannot write ")
-    assert contents(tmp_path / "e") == before
+        assert "File too large" in run("evaluate", tiny_run, many, "--out", place).error
+    assert contents(place) == before
+    assert (place / "metrics.json").read_bytes() == metrics
 
 
 def test_a_config_of_fewer_layers_than_the_weights_have(tiny_run: Path, tmp_path: Path) -> None:

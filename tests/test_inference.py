@@ -135,7 +135,8 @@ def test_threads_are_set_only_if_asked_for() -> None:
 
 
 def test_a_machine_describes_itself() -> None:
-    assert CPU.describe().endswith(f", {torch.get_num_threads()} threads")
+    count = torch.get_num_threads()
+    assert CPU.describe().endswith(f", {count} thread" + ("s" if count > 1 else ""))
     assert len(CPU.describe()) > len(", 2 threads")
     held = torch.ones(30_000_000)
     assert CPU.peak_memory() > held.nbytes  # bytes, not the kibibytes that the system reports

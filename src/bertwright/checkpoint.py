@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -359,16 +360,11 @@ def write_weights(directory: Path, tensors: Mapping[str, Tensor], *, shard_bytes
     (directory / WEIGHTS_INDEX).write_text(index + "\n", encoding="utf-8")
 
 
-def _umask() -> int:
-    held = os.umask(0)  # there is no other way to ask for it
-    os.umask(held)
-    return held
-
-
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, path, metadata={"format": "pt"})
-        path.chmod(0o666 & ~_umask())  # as any other file: the library makes it for its owner alone
+        with contextlib.suppress(OSError):  # the library makes it for its owner alone; some file systems know no better
+            path.chmod(stat.S_IMODE(path.parent.stat().st_mode) & 0o666)
     except SafetensorError as error:
         # The library hides the system's error number in its message.
         if match := re.search(r"\(os error (\d+)\)", str(error)):

@@ -390,7 +390,10 @@ def _soup(
 
     def judge(weights: soup.Weights) -> dict[str, float]:
         model.load_state_dict(weights)
-        return objective.validate()
+        try:
+            return objective.validate()
+        except FloatingPointError as error:
+            raise BertwrightError(f"the mean of the seeds' weights: {error}; take --keep best") from error
 
     ingredients = [soup.Ingredient(s["seed"], materials.score(s["validation"]), files[s["seed"]]) for s in summaries]
     found = [soup.uniform(ingredients, judge), soup.greedy(ingredients, judge, materials.score)]

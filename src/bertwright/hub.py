@@ -89,17 +89,12 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Path:
             tell(f"revision '{revision}' has no effect: {path} is on this machine, and only hub repositories have one")
         return path
     name = str(source)
-    if name and Path(f"{path}.training").is_dir():
-        raise BertwrightError(
-            f"{name}: an unfinished run, which lies in {name}.training; finish it first with: "
-            f"bertwright finetune --resume --out {name} (or pretrain)"
-        )
     if (
         isinstance(source, Path)
         or name.startswith((".", "/", "~"))
         or name.endswith(("/", ".safetensors", *PICKLE_SUFFIXES))
     ):
-        raise BertwrightError(f"{name}: no such file or directory")
+        raise BertwrightError(f"{name}: no such file or directory{_unfinished(path)}")
     return _download(name, revision)
 
 
@@ -217,7 +212,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
             reason = f"{missing} {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE forbids to download it: unset that once"
         else:
             reason = (
-                f"no directory {repo_id} is here, "
+                f"no directory {repo_id} is here{_unfinished(Path(repo_id))}, "
                 f"cannot reach {hub} ({_first_line(error.__cause__ or error)}) and {missing} {constants.HF_HUB_CACHE}: "
                 "check the network and HF_ENDPOINT"
             )
@@ -239,6 +234,12 @@ def _download(repo_id: str, revision: str | None) -> Path:
             f"`hf download {repo_id} --local-dir DIR` and name DIR/pytorch_model.bin"
         )
     return directory
+
+
+def _unfinished(path: Path) -> str:
+    """A hint, where an unfinished run lies beside a path that is not there."""
+    folder = path.with_name(f"{path.name}.training") if path.name else path
+    return f" (an unfinished run is in {folder}: go on with it by --resume)" if path.name and folder.is_dir() else ""
 
 
 def _first_line(error: BaseException) -> str:

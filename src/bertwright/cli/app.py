@@ -77,7 +77,10 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         _drop_output()
     except OSError as error:  # such as a full disk behind standard output
-        _drop_output()
+        try:
+            sys.stdout.flush()  # what was said before stays said, if it was not this that failed
+        except OSError:
+            _drop_output()
         note("error", f"{error.filename or 'the output'}: {error.strerror or error}")
         return 2
     return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -115,15 +117,15 @@ def evaluate(
 
     Example: bertwright evaluate runs/mine test.tsv
     """
-    from bertwright.evaluation.files import check_place, write_evaluation
+    from bertwright.data.hub_rows import is_hub
+    from bertwright.evaluation.files import PREDICTIONS, check_place, write_evaluation
 
     if out is None and not Path(model).is_dir():
         raise BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
-    folder = (
-        out or Path(model) / f"evaluation-{data.name.removesuffix('.tar.xz').removesuffix(data.suffix).replace(':', '-')}"
-    )
+    name = str(data) if is_hub(data) else data.name.removesuffix(".tar.xz").removesuffix(data.suffix)
+    folder = out or Path(model) / f"evaluation-{re.sub('[:/@]', '-', name)}"
     check_place(folder)  # before the work
-    if folder.exists():
+    if (folder / PREDICTIONS).exists():
         note("note", f"{folder}: the evaluation that is there will be replaced; --out keeps both")
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
@@ -215,7 +217,7 @@ def predict(
     else:
         assert texts is not None
         for text in texts:
-            if "/" in text and Path(text).is_file():
+            if "/" in text and os.path.isfile(text):  # noqa: PTH113 - Path's own raises for texts that are no names
                 note("note", f"{text} is read as a text; the rows of a file are read with --input")
         records = predictor.predict_rows(predictor.examples(texts, predictor.task.beside(texts, pair or [])))
     with writing(output) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def write_evaluation(
     """Write ``metrics.json``, ``predictions.jsonl``, ``files`` and what is drawn of metrics and rows into ``folder``.
 
     Raises:
-        BertwrightError: the folder cannot be written, or holds something else; an evaluation there stays whole.
+        BertwrightError: the folder cannot be written, or holds a model; an evaluation there stays whole.
     """
     with evaluation_folder(folder) as target:
         atomic_write_text(target / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
@@ -38,23 +39,32 @@ def write_evaluation(
 
 @contextlib.contextmanager
 def evaluation_folder(folder: Path) -> Iterator[Path]:
-    """Fill a folder that takes its place, and that of an earlier evaluation, whole or not at all.
+    """Fill a folder that appears whole; where it is there, its files are replaced once all are written, and others stay.
 
     Raises:
         BertwrightError: what :func:`check_place` raises, or the folder cannot be written.
     """
     check_place(folder)
-    with atomic_directory(folder, overwrite=True) as target:
-        yield target
+    if not folder.exists():
+        with atomic_directory(folder, overwrite=False) as target:
+            yield target
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix=".evaluation-", dir=folder) as name:
+            yield Path(name)
+            for file in Path(name).iterdir():
+                file.replace(folder / file.name)
+    except OSError as error:
+        raise BertwrightError(f"{folder}: cannot be written: {error.strerror or error}; choose another --out") from error
 
 
 def check_place(folder: Path) -> None:
-    """Refuse to replace what is no evaluation.
+    """Refuse a place where an evaluation would mix with something else.
 
     Raises:
-        BertwrightError: a file is there, or a directory that holds something else.
+        BertwrightError: a file is there, or a model, which has files of the same names.
     """
-    if folder.is_dir() and any(folder.iterdir()) and ((folder / MODEL).exists() or not (folder / PREDICTIONS).exists()):
-        raise BertwrightError(f"{folder}: holds something that is no evaluation, and is not replaced; choose another --out")
+    if (folder / MODEL).exists():
+        raise BertwrightError(f"{folder}: holds a model, whose files would be mixed up with these; choose another --out")
     if folder.exists() and not folder.is_dir():
         raise BertwrightError(f"{folder}: a file is there where a directory belongs; choose another --out")

@@ -245,7 +245,7 @@ def write_minimal_pairs(
     """Write ``metrics.json``, ``predictions.jsonl`` and ``phenomena.png`` into ``folder``, which is made if need be.
 
     Raises:
-        BertwrightError: the folder cannot be written, or holds something else; an evaluation there stays whole.
+        BertwrightError: the folder cannot be written, or holds a model; an evaluation there stays whole.
     """
 
     def draw(_: object, __: object, target: Path) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.windows import encode_windows, pooled
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.metrics import METRICS, classification_metrics, matthews_per_batch, per_source
 from bertwright.evaluation.plots import plot_confusion, plot_matthews_per_batch, plot_reliability
 from bertwright.evaluation.report import evaluation_report
@@ -31,7 +31,7 @@ from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
-MANY = 20  # rows, of which a label that occurs once each is no class
+MANY = 20  # rows, of which half as many labels are a slip more often than classes
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Classification(Task):
                 "a classifier needs at least two classes: does --label name the right column?"
             )
         if len(examples) >= MANY and len(labels) > len(examples) / 2:
-            raise BertwrightError(
-                f"{examples[0].where}: {len(labels):,} labels in {len(examples):,} training rows: hardly one occurs twice; "
+            tell(
+                f"{examples[0].where}: {len(labels):,} labels in {len(examples):,} training rows; "
                 "does --label name the right column?"
             )
         return cls(names.in_order(labels))

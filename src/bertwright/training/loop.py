@@ -167,7 +167,8 @@ def train(
             try:
                 record = _step(optimizer, objective, plan, outcome, processes)
             except _DivergedError:
-                if states is not None and processes.first:  # weights that give no loss are no state to go on from
+                # Weights that give no loss are no state to go on from; with scaled losses it may be the scale's fault.
+                if states is not None and processes.first and not optimizer.skips:
                     saved_state.forget(states, outcome.step)
                 raise
             record["seconds"] = time.perf_counter() - began
@@ -196,7 +197,7 @@ def train(
 
 
 class _DivergedError(BertwrightError):
-    """A loss or gradient is not finite."""
+    """A loss is not finite."""
 
 
 class _Clock:
@@ -268,12 +269,12 @@ def _step(optimizer: Optimizer, objective: Objective, plan: Plan, outcome: Outco
     tokens, loss = int(sums.pop("tokens")), sums.pop("loss")
     outcome.tokens += tokens
     if not math.isfinite(loss):
-        raise _diverged("loss", loss, step, plan)
+        raise _DivergedError(_divergence("loss", loss, step, plan))
     rate = _rate(plan, outcome)
     norm = optimizer.step(rate)
     if not math.isfinite(norm):
         if not optimizer.skips:
-            raise _diverged("gradient's norm", norm, step, plan)
+            raise BertwrightError(_divergence("gradient's norm", norm, step, plan))  # the weights are as they were
         norm = 0.0  # float16: the scaler tries the next step with a smaller scale
     outcome.step += 1
     record = {"kind": "step", "step": step + 1, "loss": loss, **sums}
@@ -281,9 +282,9 @@ def _step(optimizer: Optimizer, objective: Objective, plan: Plan, outcome: Outco
     return record if plan.max_seconds == math.inf else record | {"progress": progress}
 
 
-def _diverged(what: str, value: float, step: int, plan: Plan) -> _DivergedError:
+def _divergence(what: str, value: float, step: int, plan: Plan) -> str:
     epoch = f" (epoch {step // plan.per_epoch + 1})" if plan.in_epochs else ""
-    return _DivergedError(f"the {what} became {value} at step {step + 1}{epoch}; nothing of this step was kept. {_REMEDY}")
+    return f"the {what} became {value} at step {step + 1}{epoch}; nothing of this step was kept. {_REMEDY}"
 
 
 def _validate(optimizer: Optimizer, objective: Objective, plan: Plan, observer: Observer, outcome: Outcome) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -255,6 +256,8 @@ class ProgressBar:
         """Seconds to the end, as it went since the beginning: by the clock where that ends it, else by the steps."""
         if self._first_progress is not None:
             before, now, end = self._first_progress, record["progress"], 1.0
+            if now <= before:  # a step's progress is that before it: the first tells nothing yet
+                return math.nan
         else:
             assert self._total is not None
             before, now, end = self._first, record["step"], self._total
@@ -268,6 +271,8 @@ class ProgressBar:
 
 
 def _time(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "unknown time"
     return f"{seconds:.0f} s" if seconds < 100 else str(datetime.timedelta(seconds=round(seconds)))
 
 

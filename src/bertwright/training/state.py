@@ -50,8 +50,9 @@ def save(folder: Path, step: int, state: State) -> None:
 
 
 def forget(folder: Path, step: int) -> None:
-    """Drop the state of this step, if there is one."""
-    shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
+    """Drop the state of this step, if there is one and an older one too."""
+    if len(_saved(folder)) > 1:
+        shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
 
 
 def newest(folder: Path) -> State:
@@ -69,7 +70,8 @@ def newest(folder: Path) -> State:
             state = _read(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             tell(f"{path}: damaged state ({error}); trying the one before")
-            damaged.append(path)
+            if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):  # others may pass
+                damaged.append(path)
             continue
         for one in damaged:
             with contextlib.suppress(OSError):  # another process of the run was quicker
