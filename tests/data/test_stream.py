@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,20 @@ def test_altered_text_is_found_when_it_is_first_read(tmp_path: Path, tiny_dir: P
         stream.take(1, 16, 64)
     with pytest.raises(BertwrightError, match=r"train\.tokens\.npy: altered since it was written \(another SHA-256\)"):
         stream.take(1000, 16, 64)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_told_and_does_not_end_the_process(
+    tmp_path: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = TokenCorpus.open(write_tiny_corpus(tmp_path / "tokens", tiny_dir, shards=1, count=12))
+    file = corpus.shards[0].directory / "train.tokens.npy"
+
+    def verify_and_shrink(self: TokenCorpus, shards: object = None) -> None:
+        os.truncate(file, 64)
+
+    monkeypatch.setattr(TokenCorpus, "verify", verify_and_shrink)
+    with pytest.raises(BertwrightError, match=r"train\.tokens\.npy: cannot be read .*; prepare the corpus anew"):
+        stream_of(corpus).take(1, 16, 64)
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,26 @@ class Shard:
         """Offsets into `sentences` [documents + 1], from 0 on."""
         return self._map("documents")
 
+    def read(self) -> ShardInMemory:
+        """The arrays in memory: where a file shrinks meanwhile, reading raises, but a mapping ends the process (SIGBUS).
+
+        Raises:
+            BertwrightError: a file is missing, or no longer whole.
+        """
+        paths = (array_path(self.directory, self.part, array) for array in _ARRAYS)
+        return ShardInMemory(*(_load(path, mapped=False) for path in paths))
+
     def _map(self, array: str) -> npt.NDArray[Any]:
         return _load(array_path(self.directory, self.part, array), mapped=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInMemory:
+    """The arrays of a `Shard`, read."""
+
+    tokens: TokenArray
+    sentences: OffsetArray
+    documents: OffsetArray
 
 
 @dataclass(frozen=True)

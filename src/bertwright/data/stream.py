@@ -147,7 +147,7 @@ class Stream:
         if which not in self._verified:
             self._corpus.verify(shards)
             self._verified.add(which)
-        section = join(shards)
+        section = join([shard.read() for shard in shards])
         instances = draw_instances(
             section,
             self._objective,
