@@ -5,8 +5,9 @@
 The tasks are CoLA, RTE and banking77, five seeds each. Learning rates are chosen on validation rows, for each task and
 each start apart, so that random weights are not judged at a rate that suits pretrained ones.
 
-A result file for each task is written after each start, and what it holds is not done again; `--pretrained` takes a model
-that an earlier run kept with `--keep`, or that `bertwright pretrain` made, in the place of the first step.
+A result file for each task is written after each start, and a start that it holds in the same setting is not done again;
+`--pretrained` takes a model that an earlier run kept with `--keep`, or that `bertwright pretrain` made, in the place of the
+first step.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", default="4096")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4])
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--starts", nargs="+", default=["pretrained", "random"], choices=["pretrained", "random"])
     parser.add_argument("--threads", type=int, default=0)
@@ -116,7 +117,7 @@ def main() -> None:
             "pretrained": {"model": str(model)},
             "random": {"config": arguments.config, "tokenizer": str(model)},
         }
-        setting = {name: str(value) for name, value in vars(arguments).items() if name not in ("data", "keep", "pretrained")}
+        setting = {"epochs": arguments.epochs, "rates": arguments.rates, "seeds": arguments.seeds}
         for task in arguments.tasks:
             name = f"two_steps_{task.lower()}"
 
@@ -125,15 +126,15 @@ def main() -> None:
                 return found["starts"] if found and found["pretraining"]["metrics"] == metrics else {}
 
             for start in arguments.starts:
-                if start in held():
+                if held().get(start, {}).get("setting") == setting:
                     continue
-                result = fine_tuned(task, starts[start], arguments, folder)
+                result = {"setting": setting} | fine_tuned(task, starts[start], arguments, folder)
                 test = result["over_seeds"]["test"]
                 score = f"{test['mean']:.3f} ± {test['standard_deviation']:.3f}"
                 print(f"{task:10} {start:10} {result['metric']} {score}", flush=True)
                 # Read anew: another process may have written the other start meanwhile.
                 of_task = held() | {start: result}
-                records.write(name, {"setting": setting, "pretraining": pretraining, "starts": of_task})
+                records.write(name, {"pretraining": pretraining, "starts": of_task})
 
 
 if __name__ == "__main__":

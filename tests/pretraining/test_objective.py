@@ -124,6 +124,12 @@ def test_it_is_measured_as_the_training_ends(corpus: Path, config: str, tmp_path
         assert one.batch.input_ids_T.tolist() == measured[0].batch.input_ids_T.tolist()
 
 
+def test_weights_that_the_last_update_spoils_are_not_kept(corpus: Path, config: str, tmp_path: Path) -> None:
+    with pytest.raises(BertwrightError, match=r"held-out text is no longer a finite number after step 1\. .*"):
+        steps_of(corpus, tmp_path / "run", config=config, steps=1, warmup=0.0, learning_rate=1e38, schedule="constant")
+    assert not (tmp_path / "run").exists()
+
+
 # --- what of the text makes no pairs ----------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ Shapes: T tokens of a packed batch, B sequences, M masked positions, H width.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -160,7 +161,11 @@ class PretrainingObjective:
         return Share(loss * part, ready.batch.tokens, measures | {"flops": self._flops(ready)})
 
     def validate(self) -> dict[str, float]:
-        """Losses and accuracies on the held-out text, masked alike every time."""
+        """Losses and accuracies on the held-out text, masked alike every time.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
         # All names from the beginning on: a process that has no batch sums zeros with the others.
         names = (*(f.name for f in dataclasses.fields(_Losses)), "masked", "pairs")
         sums: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
@@ -176,6 +181,8 @@ class PretrainingObjective:
                 found |= {"masked": float(len(ready.targets_M)), "pairs": float(_pairs(ready))}
                 sums = {name: sums[name] + value for name, value in found.items()}
         total = self._processes.summed(sums)
+        if not math.isfinite(total["words"] + total["sentences"]):
+            raise FloatingPointError("the loss on held-out text is no longer a finite number")
         values = {"mlm_loss": total["words"] / total["masked"], "mlm_accuracy": total["right"] / total["masked"]}
         if self._recipe.objective == "mlm" or not total["pairs"]:
             return {"loss": values["mlm_loss"], **values}
