@@ -6,6 +6,7 @@ N sequences of a group, L tokens in its longest, C rows read of each.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,11 @@ from torch.autograd.function import once_differentiable
 from bertwright.data.packing import Rows, Sequences
 from bertwright.noise import Noise
 
-try:  # torch 2.10 and later
-    from torch.nn.attention import varlen
-except ImportError:  # pragma: no cover - depends on the installed torch
-    varlen = None  # type: ignore[assignment]
+varlen: Any = None
+# The import takes two seconds, which a torch for CPUs alone need not wait for.
+if torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+    with contextlib.suppress(ImportError):  # torch 2.10 and later have it
+        from torch.nn.attention import varlen
 
 
 def attention(qkv_T3AD: Tensor, sequences: Sequences, rows: Rows | None, dropout: float, noise: Noise | None) -> Tensor:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from bertwright.errors import BertwrightError
-from bertwright.evaluation import plots
+from bertwright.evaluation import canvas, plots
 from bertwright.evaluation.metrics import classification_metrics, matthews_per_batch
 from bertwright.evaluation.plots import plot_confusion, plot_matthews_per_batch, plot_reliability, plot_training
 
@@ -126,7 +126,7 @@ NASTY = [
 
 
 def test_labels_no_font_can_draw_become_numbers(drawn: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "CJK_FONTS", ())
+    monkeypatch.setattr(canvas, "CJK_FONTS", ())
     plot_confusion(measured(NASTY), "x.png")
     labels = tick_labels(drawn[0].axes[0].yaxis)
     assert labels[:9] == ["#0", "a $x^$", "[red]", "#3", "#4", "#5", "#6", "#7", "%s {} \\frac"]
@@ -141,8 +141,8 @@ def test_nasty_labels_draw_without_warnings(tmp_path: Path) -> None:
 
 def test_an_installed_font_draws_what_the_plain_one_cannot(drawn: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # STIX comes with matplotlib too, so it can stand in for a Chinese font on any machine.
-    monkeypatch.setattr(plots, "CJK_FONTS", ("Not Installed", "STIXGeneral"))
-    plain, other = (plots._codepoints(plots._font_file(family)) for family in (plots.PLAIN_FONT, "STIXGeneral"))
+    monkeypatch.setattr(canvas, "CJK_FONTS", ("Not Installed", "STIXGeneral"))
+    plain, other = (canvas._codepoints(canvas._font_file(family)) for family in (canvas.PLAIN_FONT, "STIXGeneral"))
     only_there = next(chr(point) for point in sorted(other - plain) if chr(point).isprintable())
     name = f"a label with {only_there}"
     plot_confusion(measured([name, "plain", "\U000e0001"]), "x.png")

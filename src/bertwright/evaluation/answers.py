@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from bertwright.errors import BertwrightError
 from bertwright.evaluation import bootstrap
-from bertwright.evaluation.plots import BLUE, SKY_BLUE, caption, save
+from bertwright.evaluation.canvas import BLUE, SKY_BLUE, caption, new_figure, save
 from bertwright.evaluation.report import scores_table
 
 FloatArray = npt.NDArray[np.float64]
@@ -202,7 +201,7 @@ def plot_answers(metrics: Mapping[str, Any], path: Path) -> None:
     drawn = {title: group for title, group in groups.items() if group}
     if not drawn:
         return
-    figure = Figure(figsize=(7.0, 2.9 * len(drawn)), layout="constrained")
+    figure = new_figure(7.0, 2.9 * len(drawn))
     for axes, (title, group) in zip(figure.subplots(len(drawn), 1, squeeze=False)[:, 0], drawn.items(), strict=True):
         at = np.arange(len(group))
         for shift, name, colour in ((-0.2, "f1", BLUE), (0.2, "exact_match", SKY_BLUE)):

@@ -11,14 +11,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from bertwright.evaluation.bootstrap import by_source, headline
+from bertwright.evaluation.canvas import (
+    BLUE,
+    GREY,
+    SKY_BLUE,
+    VERMILION,
+    caption,
+    drawable_labels,
+    new_figure,
+    per_cent,
+    save,
+    whole_numbers,
+)
 from bertwright.evaluation.metrics import calibration_error, reliability_bins
-from bertwright.evaluation.plots import BLUE, GREY, SKY_BLUE, VERMILION, caption, drawable_labels, save
 from bertwright.evaluation.report import NAME_COLUMNS, new_table, scores_table, shown_name, shown_score
 
 IntArray = npt.NDArray[np.int64]
@@ -113,14 +122,14 @@ def plot_choices(metrics: Mapping[str, Any], path: Path) -> None:
         BertwrightError: ``path`` cannot be written.
     """
     sources = dict(list(metrics.get("per_source", {}).items())[:SOURCES_DRAWN_UP_TO])
-    figure = Figure(figsize=(8.0 if sources else 4.2, max(3.4, 1.4 + 0.3 * len(sources))), layout="constrained")
+    figure = new_figure(8.0 if sources else 4.2, max(3.4, 1.4 + 0.3 * len(sources)))
     panels = figure.subplots(1, 2 if sources else 1, squeeze=False)[0]
     ranks = np.array(metrics["ranks"])
     panels[0].bar(np.arange(1, len(ranks) + 1), ranks / ranks.sum(), color=[BLUE, *[SKY_BLUE] * (len(ranks) - 1)])
     panels[0].set(xlabel="rank of the right ending", ylabel="share of examples")
     panels[0].set_ylim(0, 1)
-    panels[0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    whole_numbers(panels[0].xaxis)
+    per_cent(panels[0].yaxis)
     note = ""
     if sources:
         axes, places = panels[1], range(len(sources))
@@ -135,7 +144,7 @@ def plot_choices(metrics: Mapping[str, Any], path: Path) -> None:
         axes.set_yticks(places, labels=labels.texts, fontsize=9, fontfamily=labels.families, parse_math=False)
         axes.invert_yaxis()
         axes.set(xlim=(0, 1), xlabel="accuracy by source (on the bars: examples)")
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        per_cent(axes.xaxis)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, borderaxespad=0, ncols=2)
         left_out = len(metrics["per_source"]) - len(sources)
         note = f"{left_out:,} sources with fewer examples are not drawn" if left_out else labels.note

@@ -1,6 +1,7 @@
 """How good a classifier is: its scores, how sure one can be of them, and whether its probabilities can be believed.
 
-Everything here is a pure function of numpy arrays and returns plain Python values that JSON can hold.
+Everything here is a pure function of numpy arrays and returns plain Python values that JSON can hold. scikit-learn is
+imported where it is used: it takes two seconds, which predicting does not need.
 
 Shapes: B examples, C classes, K filled cells of the confusion matrix, R resamples of the bootstrap.
 """
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from bertwright.errors import BertwrightError, did_you_mean
 
@@ -211,6 +211,8 @@ def per_source(
 
 
 def _per_class(true_B: IntArray, predicted_B: IntArray, names: Sequence[str]) -> dict[str, dict[str, float | int]]:
+    from sklearn.metrics import precision_recall_fscore_support
+
     columns = precision_recall_fscore_support(
         true_B, predicted_B, labels=np.arange(len(names)), average=None, zero_division=0.0
     )
@@ -229,6 +231,8 @@ def _f1_macro_note(tally: _Tally) -> dict[str, str]:
 
 
 def _roc_auc(true_B: IntArray, probabilities_BC: FloatArray, names: Sequence[str]) -> dict[str, Any]:
+    from sklearn.metrics import roc_auc_score
+
     absent = [name for index, name in enumerate(names) if not (true_B == index).any()]
     if absent:
         others = f" and of {len(absent) - 1} more" if len(absent) > 1 else ""
@@ -302,6 +306,8 @@ def _sum_by_class(draws_RK: IntArray, class_K: IntArray, num_classes: int) -> In
 
 
 def _confusion(true_B: IntArray, predicted_B: IntArray, num_classes: int) -> IntArray:
+    from sklearn.metrics import confusion_matrix
+
     return np.asarray(confusion_matrix(true_B, predicted_B, labels=np.arange(num_classes)), dtype=np.int64)
 
 

@@ -15,15 +15,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from bertwright.errors import BertwrightError
+from bertwright.evaluation.canvas import GREY, SKY_BLUE, VERMILION, caption, drawable_labels, new_figure, save
 from bertwright.evaluation.files import write_evaluation
-from bertwright.evaluation.plots import GREY, SKY_BLUE, VERMILION, caption, drawable_labels, save
 from bertwright.evaluation.report import literal, shortened
 
 CHANCE = 0.5
@@ -212,7 +211,7 @@ def plot_phenomena(accuracies: PairAccuracies, path: Path) -> None:
         BertwrightError: ``path`` cannot be written.
     """
     names = list(accuracies.per_phenomenon)
-    figure = Figure(figsize=(7.0, 1.6 + 0.36 * len(names)), layout="constrained")
+    figure = new_figure(7.0, 1.6 + 0.36 * len(names))
     axes = figure.add_subplot()
     values = [accuracies.per_phenomenon[name].accuracy for name in names]
     intervals = [accuracies.per_phenomenon[name].interval_95 for name in names]

@@ -1,54 +1,35 @@
-"""Pictures of an evaluation and of a training run, as PNG files of 150 dots per inch.
-
-Everything goes through matplotlib's Figure and never through pyplot, whose global state is not safe to use from the
-threads of a server. The colours are those of Okabe and Ito (2008), "Color Universal Design", and shades of one hue,
-which readers with any common form of colour blindness can tell apart.
-"""
+"""Pictures of an evaluation and of a training run, as PNG files, drawn on what `bertwright.evaluation.canvas` has."""
 
 from __future__ import annotations
 
-import functools
-import io
 import math
 import os
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import font_manager
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from rich.cells import cell_len
 
 from bertwright.errors import BertwrightError
-from bertwright.evaluation.report import shortened
-
-DPI = 150
-BLUE, SKY_BLUE, VERMILION, GREEN, GREY = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#999999"
+from bertwright.evaluation.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    SKY_BLUE,
+    VERMILION,
+    caption,
+    drawable_labels,
+    new_figure,
+    save,
+    whole_numbers,
+)
 
 NUMBERED_CELLS_UP_TO = 12  # classes; past it the counts would be too small to read
 LABELS_DRAWN_UP_TO = 40
 LABELLED_TICKS_UP_TO = 150  # classes; past it only every n-th has its name beside it
-LABEL_COLUMNS = 32  # of a terminal; a Chinese character takes two
 EPOCHS_MARKED_UP_TO = 15  # past it only every n-th is marked
 SEPARATE_STEPS_UP_TO = 400  # past it training losses are drawn as the mean and range of as many windows
-
-# Comes with matplotlib, so it is there whatever the machine has installed.
-PLAIN_FONT = "DejaVu Sans"
-# The wide-coverage fonts that Linux distributions, macOS and Windows install for Chinese, Japanese and Korean.
-CJK_FONTS = (
-    *(f"{family} {script}" for family in ("Noto Sans CJK", "Source Han Sans") for script in ("SC", "TC", "JP", "KR")),
-    *("Noto Sans SC", "Noto Sans TC", "Noto Sans JP", "Noto Sans KR", "Source Han Sans CN"),
-    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "AR PL UMing CN", "Unifont"),
-    *("IPAexGothic", "IPAGothic", "NanumGothic"),
-    *("PingFang SC", "Hiragino Sans GB", "Hiragino Sans", "Heiti TC", "Apple SD Gothic Neo", "Arial Unicode MS"),
-    *("Microsoft YaHei", "SimHei", "SimSun", "Microsoft JhengHei", "Yu Gothic", "Meiryo", "Malgun Gothic"),
-)
 
 
 def plot_confusion(metrics: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -59,6 +40,8 @@ def plot_confusion(metrics: dict[str, Any], path: str | os.PathLike[str]) -> Non
 
     Raises BertwrightError where ``path`` does not end in .png or cannot be written.
     """
+    from matplotlib.colors import PowerNorm
+
     confusion_CC = np.asarray(metrics["confusion_matrix"], dtype=np.int64)
     labels = drawable_labels(list(metrics["per_class"]))
     num_classes = len(confusion_CC)
@@ -69,7 +52,7 @@ def plot_confusion(metrics: dict[str, Any], path: str | os.PathLike[str]) -> Non
     label_inches = longest * font_size * 0.6 / 72
     side = max(2.4, num_classes * 0.62) if few else max(4.0, min(num_classes, LABELLED_TICKS_UP_TO) * 0.15)
 
-    figure = Figure(figsize=(side + label_inches + 1.8, side + label_inches + 1.4), layout="constrained")
+    figure = new_figure(side + label_inches + 1.8, side + label_inches + 1.4)
     axes = figure.add_subplot()
     support_C1 = confusion_CC.sum(axis=1, keepdims=True)
     share_CC = confusion_CC / np.maximum(support_C1, 1)
@@ -112,7 +95,7 @@ def plot_reliability(metrics: dict[str, Any], path: str | os.PathLike[str]) -> N
     accuracy = np.array([b["accuracy"] for b in bins])
     confidence = np.array([b["confidence"] for b in bins])
 
-    figure = Figure(figsize=(5.2, 6.2), layout="constrained")
+    figure = new_figure(5.2, 6.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     top.bar(low, accuracy, width, align="edge", color=SKY_BLUE, edgecolor="white", label="accuracy of the bin")
     top.bar(
@@ -133,7 +116,7 @@ def plot_reliability(metrics: dict[str, Any], path: str | os.PathLike[str]) -> N
     top.legend(loc="upper left", fontsize=9)
     bottom.bar(low, [b["count"] for b in bins], width, align="edge", color=GREY, edgecolor="white")
     bottom.set(xlabel="confidence (probability of the predicted class)", ylabel="examples")
-    bottom.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    whole_numbers(bottom.yaxis, nbins=3)
     save(figure, path)
 
 
@@ -144,13 +127,13 @@ def plot_matthews_per_batch(values: Sequence[float], total: float, path: str | o
     """
     if not len(values):
         raise BertwrightError("there are no batches to draw; give at least one value")
-    figure = Figure(figsize=(min(14.0, max(6.0, 1.5 + 0.22 * len(values))), 4.0), layout="constrained")
+    figure = new_figure(min(14.0, max(6.0, 1.5 + 0.22 * len(values))), 4.0)
     axes = figure.add_subplot()
     axes.bar(range(1, len(values) + 1), values, width=0.8 if len(values) <= 200 else 1.0, color=BLUE)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.axhline(total, color=VERMILION, linestyle="--", linewidth=1.5, label=f"all examples: {total:.3f}")
     axes.set(xlim=(0.4, len(values) + 0.6), ylim=(min(0.0, *values, total) * 1.08, 1.05))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    whole_numbers(axes.xaxis)
     axes.set(xlabel="batch", ylabel="Matthews correlation")
     # Above the axes, where no bar can lie under it.
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, borderaxespad=0)
@@ -164,7 +147,7 @@ def plot_predicted(true: Sequence[float], predicted: Sequence[float], path: str 
     """
     if not len(true):
         raise BertwrightError("there are no predictions to draw; give at least one")
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    figure = new_figure(5.6, 5.2)
     axes = figure.add_subplot()
     low, high = min(*true, *predicted), max(*true, *predicted)
     margin = 0.04 * (high - low) or 0.5
@@ -191,7 +174,7 @@ def plot_label_scores(per_label: Mapping[str, Mapping[str, float]], path: str | 
     shown = sorted(per_label, key=lambda name: -per_label[name]["support"])[:LABELS_DRAWN_UP_TO]
     labels = drawable_labels(shown)
     places = np.arange(len(shown))
-    figure = Figure(figsize=(6.4, 1.3 + 0.24 * len(shown)), layout="constrained")
+    figure = new_figure(6.4, 1.3 + 0.24 * len(shown))
     axes = figure.add_subplot()
     axes.barh(places, [per_label[name]["f1"] for name in shown], color=SKY_BLUE, height=0.75, label="F1")
     for mark, colour, name in ((">", BLUE, "precision"), ("<", VERMILION, "recall")):
@@ -231,7 +214,7 @@ def plot_training(history: Sequence[dict[str, Any]], path: str | os.PathLike[str
     metric_names = list(dict.fromkeys(name for record in validations for name in record if name not in described))
 
     heights = [2.0] + [1.0] * (len(metric_names) + len(beside))
-    figure = Figure(figsize=(7.0, 1.0 + 1.6 * sum(heights)), layout="constrained")
+    figure = new_figure(7.0, 1.0 + 1.6 * sum(heights))
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     if steps:
         _draw_training_loss(panels[0], _column(steps, "step"), _column(steps, "loss"))
@@ -253,7 +236,7 @@ def plot_training(history: Sequence[dict[str, Any]], path: str | os.PathLike[str
     for panel in panels:
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("step")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    whole_numbers(panels[-1].xaxis)
     lost = int((~np.isfinite(_column([*steps, *validations], "loss"))).sum())
     caption(figure, [f"{lost:,} of {len(steps) + len(validations):,} losses are not finite" if lost else ""])
     save(figure, path)
@@ -290,70 +273,6 @@ def _column(records: Sequence[dict[str, Any]], name: str) -> npt.NDArray[np.floa
     return np.array([record[name] for record in records], dtype=np.float64)
 
 
-@dataclass(frozen=True)
-class _Labels:
-    texts: list[str]
-    families: list[str]
-    note: str
-
-
-def drawable_labels(names: Sequence[str]) -> _Labels:
-    """Shorten names and find fonts for them; a glyph that is missing would be a box in the picture and a warning."""
-    families = [PLAIN_FONT]
-    drawable = set(_codepoints(_font_file(PLAIN_FONT)))
-    needed = {ord(character) for name in names for character in name}
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    for family in CJK_FONTS:
-        if needed <= drawable:
-            break
-        if family in installed and (needed - drawable) & _codepoints(_font_file(family)):
-            families.append(family)
-            drawable |= _codepoints(_font_file(family))
-    texts, numbered = [], 0
-    for position, name in enumerate(names):
-        if name.strip() and name.isprintable() and drawable.issuperset(map(ord, name)):
-            texts.append(shortened(name, LABEL_COLUMNS))
-        else:
-            texts.append(f"#{position}")
-            numbered += 1
-    subject = f"#n: the class at position n, counted from 0; no installed font can draw {numbered:,} of the names"
-    return _Labels(texts, families, subject if numbered else "")
-
-
-def _font_file(family: str) -> str:
-    found = font_manager.findfont(font_manager.FontProperties(family=family), fallback_to_default=False)
-    return str(found)
-
-
-@functools.cache
-def _codepoints(font_file: str) -> frozenset[int]:
-    return frozenset(font_manager.get_font(font_file).get_charmap())
-
-
 def _ordinal(number: int) -> str:
     endings = {1: "st", 2: "nd", 3: "rd"}
     return f"{number}{'th' if number % 100 in (11, 12, 13) else endings.get(number % 10, 'th')}"
-
-
-def caption(figure: Figure, parts: Sequence[str]) -> None:
-    """Write small lines, those that are not empty, below a figure."""
-    text = "\n".join(part for part in parts if part)
-    if text:
-        figure.supxlabel(text, fontsize=8, color="#444444", wrap=True)
-
-
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write the figure to its place in one step, so that no reader ever sees half a picture."""
-    target = Path(path)
-    if target.suffix.lower() != ".png":
-        raise BertwrightError(f"cannot write the plot {target}; plots are PNG files, so give a name that ends in .png")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}")
-    try:
-        temporary.write_bytes(picture.getvalue())
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = error.strerror or str(error)
-        raise BertwrightError(f"cannot write the plot {target}: {reason}; give a place that can be written") from error

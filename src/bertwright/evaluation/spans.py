@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 from rich.console import Group
 from rich.text import Text
 
-from bertwright.evaluation.plots import BLUE, SKY_BLUE, VERMILION, caption, drawable_labels, save
+from bertwright.evaluation.canvas import BLUE, SKY_BLUE, VERMILION, caption, drawable_labels, new_figure, save
 from bertwright.evaluation.report import per_class_table, scores_table
 
 IntArray = npt.NDArray[np.int64]
@@ -186,7 +185,7 @@ def plot_types(metrics: Mapping[str, Any], path: Path) -> None:
     left_out = max(len(names) - DRAWN_UP_TO, 0)
     names = names[left_out:]
     labels = drawable_labels(names)
-    figure = Figure(figsize=(7.0, 1.5 + 0.34 * len(names)), layout="constrained")
+    figure = new_figure(7.0, 1.5 + 0.34 * len(names))
     axes = figure.add_subplot()
     places = range(len(names))
     axes.barh(places, [per_class[name]["f1"] for name in names], color=SKY_BLUE, height=0.7, label="F1")
