@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import statistics
 from collections import Counter
@@ -19,6 +20,7 @@ from torch import nn
 import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Run, finetune
 from bertwright.model import Embeddings, Layer
+from bertwright.training.epochs import RowObjective
 from bertwright.training.observers import read_history
 from bertwright.training.recipe import Recipe
 from bertwright.training.schedule import learning_rate
@@ -368,6 +370,55 @@ def test_random_weights_of_a_published_size(fit: Fit, tiny_dir: Path, tmp_path: 
     config = made.model.model.config
     assert (config.num_hidden_layers, config.hidden_size) == (2, 128)
     assert config.vocab_size == made.model.tokenizer.vocab_size
+
+
+def test_random_weights_of_a_size_of_ones_own(fit: Fit, tiny_dir: Path, tmp_path: Path) -> None:
+    size = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 40}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(size))
+    train = write_tsv(tmp_path / "t.tsv", rows(40))
+    options: dict[str, Any] = {
+        "train": train,
+        "config": file,
+        "tokenizer": tiny_dir,
+        "out": tmp_path / "o",
+        "console": QUIET,
+    }
+    config = finetune(QUICK | {"epochs": 1}, **options).model.model.config
+    assert {name: getattr(config, name) for name in size} == size
+    file.write_text(json.dumps(size | {"vocab_size": 5}))
+    with pytest.raises(BertwrightError, match=rf"vocab_size is 5, but {tiny_dir} has \d+ entries; give at least that"):
+        finetune(QUICK, overwrite=True, **options)
+
+
+def test_a_size_that_changed_is_no_resume(tiny_dir: Path, tmp_path: Path) -> None:
+    size = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(size))
+    train = write_tsv(tmp_path / "t.tsv", rows(40))
+    options: dict[str, Any] = {
+        "train": train,
+        "config": file,
+        "tokenizer": tiny_dir,
+        "out": tmp_path / "o",
+        "console": QUIET,
+    }
+
+    shares = itertools.count()
+
+    def stop_at_the_third(self: Any, batch: Any, noise: Any) -> Any:
+        if next(shares) == 2:
+            raise KeyboardInterrupt
+        return share(self, batch, noise)
+
+    share = RowObjective.share
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowObjective, "share", stop_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(QUICK | {"save_every": 1}, **options)
+    file.write_text(json.dumps(size | {"num_attention_heads": 4}))  # the same shapes
+    with pytest.raises(BertwrightError, match="the model to start from, are no longer those that this run began with"):
+        finetune(resume=True, **options)
 
 
 def test_a_size_and_a_checkpoint_together_are_refused(fit: Fit, tiny_dir: Path) -> None:

@@ -213,6 +213,7 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
 
 def _as_bytes(materials: Materials) -> Iterator[bytes]:
     """What the saved states of a run depend on: the weights to start from, the encoded rows, and their answers."""
+    yield json.dumps(materials.start.config.to_dict()).encode()
     for name in sorted(materials.start.tensors):
         yield name.encode()
         yield materials.start.tensors[name].flatten().view(torch.uint8).numpy().tobytes()

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -118,6 +120,28 @@ class BertConfig:
             num_attention_heads=heads,
             intermediate_size=4 * width,
         )
+
+    @classmethod
+    def chosen(cls, name: str, vocab_size: int, *, of: str) -> BertConfig:
+        """A published size by its name, or what the config.json of this path says; the vocabulary is that ``of``.
+
+        Raises:
+            BertwrightError: no such size; a file that cannot be read, is no config of a BERT or has too few words.
+        """
+        if not name.endswith(".json"):
+            return cls.preset(name, vocab_size)
+        try:
+            values = json.loads(Path(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BertwrightError(f"{name}: cannot read this config ({error})") from None
+        if not isinstance(values, dict):
+            raise BertwrightError(f"{name}: not a config.json: it holds no object")
+        config = cls.from_dict({"vocab_size": vocab_size, **values}, name)
+        if config.vocab_size < vocab_size:
+            raise BertwrightError(
+                f"{name}: vocab_size is {config.vocab_size}, but {of} has {vocab_size} entries; give at least that"
+            )
+        return config
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> BertConfig:

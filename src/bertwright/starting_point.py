@@ -78,7 +78,7 @@ def starting_point(recipe: Recipe, task: Task, say: Callable[[str], None]) -> St
         if recipe.tokenizer is None:
             raise BertwrightError("--config starts from random weights and needs a vocabulary: give --tokenizer")
         tokenizer = _tokenizer(recipe.tokenizer)
-        config = BertConfig.preset(recipe.config, tokenizer.vocab_size)
+        config = BertConfig.chosen(recipe.config, tokenizer.vocab_size, of=recipe.tokenizer)
         start = StartingPoint(config, {}, tokenizer, f"random weights ({recipe.config})")
     else:
         start = _from_checkpoint(recipe, task, say)

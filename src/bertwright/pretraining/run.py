@@ -150,7 +150,8 @@ def _start(recipe: PretrainingRecipe, corpus: TokenCorpus, say: Say) -> tuple[Pr
     if (recipe.config is None) == (recipe.model is None):
         raise BertwrightError("--config starts from random weights, --model from a checkpoint: give one of them")
     if recipe.config is not None:
-        config, tensors, origin = _config(recipe.config, corpus), None, f"random weights ({recipe.config})"
+        config = BertConfig.chosen(recipe.config, corpus.manifest.vocab_size, of="the corpus")
+        tensors, origin = None, f"random weights ({recipe.config})"
     else:
         assert recipe.model is not None
         held = checkpoint.read(recipe.model, revision=recipe.revision)
@@ -181,25 +182,6 @@ def _start(recipe: PretrainingRecipe, corpus: TokenCorpus, say: Say) -> tuple[Pr
     part = corpus.count
     say(f"{part.tokens:,} tokens in {part.sentences:,} sentences of {part.documents:,} documents")
     return model, origin
-
-
-def _config(name: str, corpus: TokenCorpus) -> BertConfig:
-    """A published size over the corpus's vocabulary, or what a config.json says."""
-    size = corpus.manifest.vocab_size
-    if not name.endswith(".json"):
-        return BertConfig.preset(name, size)
-    try:
-        values = json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BertwrightError(f"{name}: cannot read this config ({error})") from None
-    if not isinstance(values, dict):
-        raise BertwrightError(f"{name}: not a config.json: it holds no object")
-    config = BertConfig.from_dict({"vocab_size": size, **values}, name)
-    if config.vocab_size < size:
-        raise BertwrightError(
-            f"{name}: vocab_size is {config.vocab_size}, but the corpus has {size} entries; give at least that"
-        )
-    return config
 
 
 def _plan(recipe: PretrainingRecipe, corpus: TokenCorpus, machine: Machine, processes: Processes) -> Plan:

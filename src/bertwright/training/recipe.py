@@ -28,7 +28,8 @@ class Recipe(Options):
     config: str | None = option(
         None,
         "Model",
-        "Start from random weights of this size (tiny, mini, small, medium, base, large) instead of --model.",
+        "Start from random weights of this size (tiny, mini, small, medium, base, large, or a config.json) instead of "
+        "--model.",
     )
     tokenizer: str | None = option(None, "Model", "Directory or vocab.txt of the vocabulary, where it is not the model's.")
     head_layers: int = option(0, "Model", "Dense layers of your own between pooler and classifier.", low=0)
