@@ -49,7 +49,10 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 def fine_tuned(task: str, start: dict[str, Any], arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Fine-tune one task from one start: seed 0 at every rate, then the other seeds at the best of them."""
+    """Fine-tune one task from one start: seed 0 at several rates, then the other seeds at the best of them.
+
+    Where the best rate is the lowest or the highest so far, one more beyond it is tried, twice at most.
+    """
     setting = TASKS[task]
     paths = {name: str(arguments.data / setting[name]) for name in ("train", "test")}
     options = setting | paths | start | {"epochs": arguments.epochs, "threads": arguments.threads, "overwrite": True}
@@ -59,6 +62,12 @@ def fine_tuned(task: str, start: dict[str, Any], arguments: argparse.Namespace, 
         return {"seed": seed, **{part: run.metrics[part][setting["metric"]] for part in ("validation", "test")}}
 
     tried = {rate: score(rate, 0) for rate in arguments.rates}
+    for _ in range(2):
+        best = max(tried, key=lambda rate: tried[rate]["validation"])
+        if min(tried) < best < max(tried):
+            break
+        further = best * 3 if best == max(tried) else best / 3
+        tried[further] = score(further, 0)
     best = max(tried, key=lambda rate: tried[rate]["validation"])
     scores = [tried[best], *(score(best, seed) for seed in range(1, arguments.seeds))]
     over = {
@@ -68,7 +77,7 @@ def fine_tuned(task: str, start: dict[str, Any], arguments: argparse.Namespace, 
         }
         for part in ("validation", "test")
     }
-    by_rate = {rate: one["validation"] for rate, one in tried.items()}
+    by_rate = {f"{rate:.0e}": tried[rate]["validation"] for rate in sorted(tried)}
     return {"metric": setting["metric"], "validation_by_rate": by_rate, "rate": best, "seeds": scores, "over_seeds": over}
 
 
@@ -80,7 +89,8 @@ def first_step(arguments: argparse.Namespace, folder: Path, model: Path, console
     pretrain(
         folder / "tokens", config=arguments.config, max_time=arguments.max_time, threads=arguments.threads, dropout=0.0,
         optimizer=arguments.optimizer, learning_rate=arguments.learning_rate, batch_tokens=arguments.batch_tokens,
-        warmup=0.1, out=str(model), overwrite=True, console=console,
+        precision=arguments.precision, masking_rate=arguments.masking_rate, warmup=0.05, out=str(model), overwrite=True,
+        console=console,
     )  # fmt: skip
 
 
@@ -93,10 +103,12 @@ def main() -> None:
     parser.add_argument("--max-time", default="60m")
     parser.add_argument("--optimizer", default="muon")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--batch-tokens", default="4096")
+    parser.add_argument("--batch-tokens", default="2048")
+    parser.add_argument("--masking-rate", default="0.3:0.15")
+    parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--starts", nargs="+", default=["pretrained", "random"], choices=["pretrained", "random"])
     parser.add_argument("--threads", type=int, default=0)
