@@ -127,7 +127,7 @@ def main() -> None:
         pretraining = {"recipe": recipe, "metrics": metrics}
         starts = {
             "pretrained": {"model": str(model)},
-            "random": {"config": arguments.config, "tokenizer": str(model)},
+            "random": {"config": str(model / "config.json"), "tokenizer": str(model)},  # alike but for the weights
         }
         setting = {"epochs": arguments.epochs, "rates": arguments.rates, "seeds": arguments.seeds}
         for task in arguments.tasks:
