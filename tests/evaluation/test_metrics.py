@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertwright.errors import BertwrightError
-from bertwright.evaluation import metrics as module
 from bertwright.evaluation.metrics import (
     METRICS,
     classification_metrics,
@@ -202,7 +201,7 @@ def test_the_seed_fixes_the_interval_and_memory_bounds_do_not_move_it(monkeypatc
     first = interval(1)
     assert interval(1) == first
     assert len({tuple(interval(seed)) for seed in range(8)}) > 1
-    monkeypatch.setattr(module, "BOOTSTRAP_CELLS_AT_ONCE", 250)
+    monkeypatch.setattr("bertwright.evaluation.bootstrap.GROUPS_AT_ONCE", 250)
     assert interval(1) == first
 
 

@@ -103,7 +103,7 @@ def test_the_interval_is_that_of_drawing_sentences_again_and_again(metric: str) 
 def test_an_interval_over_few_samples_at_once_is_one_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = random_counts(30, 2)
     whole = interval(counts, "f1")
-    monkeypatch.setattr("bertwright.evaluation.spans.BOOTSTRAP_CELLS_AT_ONCE", 100)
+    monkeypatch.setattr("bertwright.evaluation.bootstrap.GROUPS_AT_ONCE", 100)
     assert interval(counts, "f1") == whole
 
 

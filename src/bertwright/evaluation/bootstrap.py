@@ -15,7 +15,11 @@ from bertwright.errors import BertwrightError
 
 IntArray = npt.NDArray[np.int64]
 
+FloatArray = npt.NDArray[np.float64]
+
 SAMPLES = 1000
+# Bounds the memory of samples that are drawn at once, whatever the number of groups: 8 bytes for each group of each.
+GROUPS_AT_ONCE = 4_000_000
 
 
 def headline(
@@ -47,6 +51,30 @@ def headline(
         "interval_95": [float(low), float(high)],
         "samples": samples,
     }
+
+
+def grouped_interval(
+    count_K: IntArray, scores: Callable[[IntArray], FloatArray], *, samples: int = SAMPLES, seed: int = 0
+) -> list[float]:
+    """The same interval, low and high, where examples fall into K groups of ``count_K`` that a score cannot tell apart.
+
+    Drawing examples with replacement and counting them by group is drawing the counts from a multinomial: this is the
+    bootstrap over examples itself, no approximation, and many samples are scored at once.
+
+    Args:
+        count_K: examples in each group, none of them empty.
+        scores: the measure of samples, given as how often each group is in each of them [samples, K].
+        samples: how many data sets are drawn.
+        seed: of the drawing.
+    """
+    random = np.random.default_rng(seed)
+    total, at_once = int(count_K.sum()), max(1, GROUPS_AT_ONCE // len(count_K))
+    values = [
+        scores(random.multinomial(total, count_K / total, size=min(at_once, samples - start)))
+        for start in range(0, samples, at_once)
+    ]
+    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
+    return [float(low), float(high)]
 
 
 def by_source(

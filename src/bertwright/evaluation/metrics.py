@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.evaluation.bootstrap import grouped_interval
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -24,8 +25,6 @@ FloatArray = npt.NDArray[np.float64]
 CALIBRATION_BINS = 15
 # Probabilities from half-precision softmaxes miss one by this much; logits miss it by far more.
 SUM_TOLERANCE = 1e-2
-# Bounds the memory of the bootstrap whatever the number of classes: 8 bytes for each cell of each sample.
-BOOTSTRAP_CELLS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +143,6 @@ def classification_metrics(
     tally = _Tally.of(confusion_CC)
     scores = {name: float(formula(tally)) for name, formula in _FORMULAS.items()}
     reliability = reliability_bins(probabilities.max(axis=1), predicted == true)
-    low, high = _bootstrap_interval(confusion_CC, _FORMULAS[headline], bootstrap_samples, seed)
     return {
         "examples": len(true),
         **scores,
@@ -158,7 +156,7 @@ def classification_metrics(
         "headline": {
             "metric": headline,
             "value": scores[headline],
-            "interval_95": [low, high],
+            "interval_95": _interval(confusion_CC, _FORMULAS[headline], bootstrap_samples, seed),
             "samples": bootstrap_samples,
         },
     }
@@ -271,30 +269,19 @@ def calibration_error(bins: list[dict[str, float | int | None]]) -> float:
     return float(np.average(np.abs(accuracy - confidence), weights=count))
 
 
-def _bootstrap_interval(
-    confusion_CC: IntArray, formula: Callable[[_Tally], FloatArray], samples: int, seed: int
-) -> tuple[float, float]:
-    """Percentile interval from resampled confusion matrices.
-
-    Drawing B rows with replacement and counting them into cells is drawing the cells from a multinomial, so this is
-    the bootstrap over rows itself for anything that depends on the confusion matrix alone, not an approximation.
-    """
-    rng = np.random.default_rng(seed)
-    num_classes = len(confusion_CC)
+def _interval(confusion_CC: IntArray, formula: Callable[[_Tally], FloatArray], samples: int, seed: int) -> list[float]:
+    """Examples in one cell of the confusion matrix are alike for anything that depends on it alone."""
     true_K, predicted_K = np.nonzero(confusion_CC)
-    count_K = confusion_CC[true_K, predicted_K]
-    total = int(count_K.sum())
-    chunk = max(1, BOOTSTRAP_CELLS_AT_ONCE // len(count_K))
-    values: list[FloatArray] = []
-    for start in range(0, samples, chunk):
-        draws_RK = rng.multinomial(total, count_K / total, size=min(chunk, samples - start))
-        hit_K = true_K == predicted_K
+    hit_K = true_K == predicted_K
+    num_classes = len(confusion_CC)
+
+    def scores(draws_RK: IntArray) -> FloatArray:
         hits_RC = np.zeros((len(draws_RK), num_classes), dtype=np.int64)
         hits_RC[:, true_K[hit_K]] = draws_RK[:, hit_K]
         true_RC = _sum_by_class(draws_RK, true_K, num_classes)
-        values.append(formula(_Tally(hits_RC, true_RC, _sum_by_class(draws_RK, predicted_K, num_classes))))
-    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
-    return float(low), float(high)
+        return formula(_Tally(hits_RC, true_RC, _sum_by_class(draws_RK, predicted_K, num_classes)))
+
+    return grouped_interval(confusion_CC[true_K, predicted_K], scores, samples=samples, seed=seed)
 
 
 def _sum_by_class(draws_RK: IntArray, class_K: IntArray, num_classes: int) -> IntArray:

@@ -19,14 +19,13 @@ import numpy.typing as npt
 from rich.console import Group
 from rich.text import Text
 
+from bertwright.evaluation import bootstrap
 from bertwright.evaluation.canvas import BLUE, SKY_BLUE, VERMILION, caption, drawable_labels, new_figure, save
 from bertwright.evaluation.report import per_class_table, scores_table
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-BOOTSTRAP_SAMPLES = 1000
-BOOTSTRAP_CELLS_AT_ONCE = 4_000_000  # bounds its memory, at 8 bytes a cell
 DRAWN_UP_TO = 40  # types; of more, those with the lowest F1
 
 
@@ -109,21 +108,14 @@ def score(counts: SpanCounts, metric: str) -> float:
     return float(_FORMULAS[metric](counts.cells(metric).sum(axis=0, keepdims=True).astype(np.float64))[0])
 
 
-def interval(counts: SpanCounts, metric: str, samples: int = BOOTSTRAP_SAMPLES, seed: int = 0) -> list[float]:
-    """The 95 % percentile interval of a score, by bootstrap over sentences.
-
-    Sentences with the same counts are drawn together, from a multinomial: this is the bootstrap itself, no approximation.
-    """
-    random = np.random.default_rng(seed)
+def interval(counts: SpanCounts, metric: str, samples: int = bootstrap.SAMPLES, seed: int = 0) -> list[float]:
+    """The 95 % percentile interval of a score, by bootstrap over sentences; those with the same counts are alike."""
     cells_KX, count_K = np.unique(counts.cells(metric), axis=0, return_counts=True)
-    sentences = int(count_K.sum())
-    at_once = max(1, BOOTSTRAP_CELLS_AT_ONCE // len(count_K))
-    values = []
-    for start in range(0, samples, at_once):
-        draws_RK = random.multinomial(sentences, count_K / sentences, size=min(at_once, samples - start))
-        values.append(_FORMULAS[metric](draws_RK.astype(np.float64) @ cells_KX.astype(np.float64)))
-    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
-    return [float(low), float(high)]
+
+    def scores(draws_RK: IntArray) -> FloatArray:
+        return _FORMULAS[metric](draws_RK.astype(np.float64) @ cells_KX.astype(np.float64))
+
+    return bootstrap.grouped_interval(count_K, scores, samples=samples, seed=seed)
 
 
 def tagging_metrics(
@@ -159,7 +151,7 @@ def tagging_metrics(
             "metric": headline,
             "value": score(counts, headline),
             "interval_95": interval(counts, headline),
-            "samples": BOOTSTRAP_SAMPLES,
+            "samples": bootstrap.SAMPLES,
         },
     }
 
