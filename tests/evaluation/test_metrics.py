@@ -19,7 +19,6 @@ from bertwright.evaluation.metrics import (
     METRICS,
     classification_metrics,
     matthews_per_batch,
-    per_source,
 )
 
 IntArray = npt.NDArray[np.int64]
@@ -276,8 +275,6 @@ GOOD = [[0.5, 0.5], [0.1, 0.9]]
 def test_what_a_user_can_get_wrong(true: Any, probabilities: Any, names: list[str], complaint: str) -> None:
     with pytest.raises(BertwrightError, match=complaint):
         classification_metrics(true, probabilities, names)
-    with pytest.raises(BertwrightError, match=complaint):
-        per_source(true, probabilities, ["s"] * len(true), names)
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
@@ -320,23 +317,3 @@ def test_matthews_per_batch_refuses() -> None:
         matthews_per_batch([-1], [0])
     with pytest.raises(BertwrightError, match="1 true labels but 2 predicted"):
         matthews_per_batch([1], [0, 1])
-
-
-def test_per_source_scores_each_source_alone_and_sorts_by_count_then_name() -> None:
-    true, probabilities = drawn(60, 3)
-    sources = np.array(["rare"] * 5 + ["gj04"] * 20 + ["bc01"] * 20 + ["most"] * 15)
-    order = np.random.default_rng(0).permutation(60)
-    found = per_source(true[order], probabilities[order], list(sources[order]), class_names(3))
-    assert list(found) == ["bc01", "gj04", "most", "rare"]
-    predicted = probabilities.argmax(axis=1)
-    for name, scores in found.items():
-        here = sources == name
-        assert scores == {"examples": here.sum()} | {
-            key: pytest.approx(metric(true[here], predicted[here], 3)) for key, metric in METRICS.items()
-        }
-    json.dumps(found, allow_nan=False)
-
-
-def test_per_source_refuses_a_wrong_number_of_sources() -> None:
-    with pytest.raises(BertwrightError, match="1 sources for 2 examples"):
-        per_source([0, 1], GOOD, ["s"], ["a", "b"])

@@ -13,7 +13,8 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 
-from bertwright.evaluation.metrics import classification_metrics, per_source
+from bertwright.evaluation.bootstrap import by_source
+from bertwright.evaluation.metrics import METRICS, classification_metrics
 from bertwright.evaluation.report import (
     confusion_table,
     evaluation_report,
@@ -42,7 +43,7 @@ def measured(names: list[str], examples: int = 60, seed: int = 0) -> dict[str, A
     probabilities = rng.dirichlet(np.ones(len(names)), examples)
     found = classification_metrics(true, probabilities, names, bootstrap_samples=20)
     sources = [names[index] for index in rng.integers(0, len(names), examples)]
-    return found | {"per_source": per_source(true, probabilities, sources, names)}
+    return found | by_source(sources, lambda rows: {name: len(rows) / examples for name in METRICS})
 
 
 def rendered(what: RenderableType, width: int = 80) -> list[str]:

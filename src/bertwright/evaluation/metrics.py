@@ -183,31 +183,6 @@ def matthews_per_batch(true_B: npt.ArrayLike, predicted_B: npt.ArrayLike, batch_
     ]
 
 
-def per_source(
-    true_B: npt.ArrayLike,
-    probabilities_BC: npt.ArrayLike,
-    sources_B: Sequence[str],
-    names: Sequence[str],
-) -> dict[str, dict[str, Any]]:
-    """Return ``examples`` and every score in METRICS for the examples of each source, the most frequent source first.
-
-    Sources with equally many examples are sorted by name. Raises BertwrightError as ``classification_metrics`` does,
-    and where the number of sources is not the number of examples.
-    """
-    true, probabilities = _checked(true_B, probabilities_BC, names)
-    if len(sources_B) != len(true):
-        raise BertwrightError(f"{len(sources_B)} sources for {len(true)} examples; give one source an example")
-    predicted = probabilities.argmax(axis=1)
-    rows_of: dict[str, list[int]] = {}
-    for row, source in enumerate(sources_B):
-        rows_of.setdefault(str(source), []).append(row)
-    return {
-        source: {"examples": len(rows)}
-        | {name: metric(true[rows], predicted[rows], len(names)) for name, metric in METRICS.items()}
-        for source, rows in sorted(rows_of.items(), key=lambda item: (-len(item[1]), item[0]))
-    }
-
-
 def _per_class(true_B: IntArray, predicted_B: IntArray, names: Sequence[str]) -> dict[str, dict[str, float | int]]:
     from sklearn.metrics import precision_recall_fscore_support
 

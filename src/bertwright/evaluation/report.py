@@ -29,7 +29,7 @@ _TITLES = {"accuracy": "accuracy", "f1_macro": "F1, macro", "matthews_correlatio
 def evaluation_report(metrics: dict[str, Any], title: str) -> Group:
     """Return every table that ``metrics`` of ``classification_metrics`` gives, the scores first, within 80 columns.
 
-    Where ``metrics["per_source"]`` holds what ``per_source`` returned, its table is among them. A confusion matrix
+    Where ``metrics["per_source"]`` holds what ``by_source`` returned, its table is among them. A confusion matrix
     that does not fit is left out, and a line says so.
     """
     parts: list[RenderableType] = [metrics_table(metrics, title), "", per_class_table(metrics)]
@@ -108,7 +108,7 @@ def per_class_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def per_source_table(sources: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str] | None = None) -> Table:
-    """Return the scores of each source, in their order, by ``titles`` (default: those of ``per_source``)."""
+    """Return the scores of each source, in their order, by ``titles`` (default: those of a classifier)."""
     titles = titles or {"accuracy": "accuracy", "matthews_correlation": "Matthews", "f1_macro": "F1, macro"}
     table = new_table("Sources", ["source", "examples", *titles.values()], ["left", *["right"] * (1 + len(titles))])
     for name, scores in sources.items():

@@ -21,7 +21,8 @@ from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.windows import encode_windows, pooled
 from bertwright.errors import BertwrightError, tell
-from bertwright.evaluation.metrics import METRICS, classification_metrics, matthews_per_batch, per_source
+from bertwright.evaluation.bootstrap import by_source
+from bertwright.evaluation.metrics import METRICS, classification_metrics, matthews_per_batch
 from bertwright.evaluation.plots import plot_confusion, plot_matthews_per_batch, plot_reliability
 from bertwright.evaluation.report import evaluation_report
 from bertwright.model import BertConfig, SequenceClassifier
@@ -170,11 +171,13 @@ class Classification(Task):
         targets, logits_BC = self.targets(inputs.examples), self._logits(outputs_RC, inputs)
         probabilities = softmax(logits_BC)
         metrics = classification_metrics(targets, probabilities, list(self.classes), headline=headline)
-        metrics["matthews_per_batch"] = matthews_per_batch(targets, logits_BC.argmax(1))
-        sources = [example.source for example in inputs.examples]
-        if all(source is not None for source in sources):
-            metrics["per_source"] = per_source(targets, probabilities, [str(s) for s in sources], list(self.classes))
-        return metrics
+        predicted = logits_BC.argmax(1)
+        metrics["matthews_per_batch"] = matthews_per_batch(targets, predicted)
+
+        def scores(rows: IntArray) -> dict[str, float]:
+            return {name: metric(targets[rows], predicted[rows], len(self.classes)) for name, metric in METRICS.items()}
+
+        return metrics | by_source([example.source for example in inputs.examples], scores)
 
     def decode(self, outputs_RC: FloatArray, inputs: Inputs) -> list[dict[str, Any]]:
         """Turn logits into predictions by name: the label, its probability, all probabilities and the logits.
