@@ -31,6 +31,8 @@ from bertwright.data.packing import spans
 from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.files import write_evaluation
 from bertwright.evaluation.plots import plot_training
+from bertwright.evaluation.progress import TokenProgress
+from bertwright.inference import Progress
 from bertwright.interrupts import Stopped, Stopping, stop_on_signal
 from bertwright.machine import Machine
 from bertwright.merging import merged, with_rows
@@ -100,15 +102,17 @@ class Materials:
 class Trained:
     """A model as training left it: what was told of it, and what its head gives for parts of the data, computed once."""
 
-    def __init__(self, model: Predictor) -> None:
+    def __init__(self, model: Predictor, console: Console) -> None:
         self.model = model
         self.summary: dict[str, Any] = {}
+        self._console = console
         self._outputs: dict[str, FloatArray] = {}
 
     def outputs(self, split: Split) -> FloatArray:
         """What the head gives for a part of the data."""
         if split.name not in self._outputs:
-            self._outputs[split.name] = self.model.outputs(split.inputs)
+            with TokenProgress(f"measuring on {split.name}", self._console) as progress:
+                self._outputs[split.name] = self.model.outputs(split.inputs, progress)
         return self._outputs[split.name]
 
     def tune(self, split: Split) -> None:
@@ -240,13 +244,13 @@ def _run_seeds(materials: Materials, place: Workspace, console: Console, stoppin
     if best is None:
         raise Stopped(f"no model yet, but its state is kept; go on with: {place.resume_command}", stopping.signal)
     interrupted = len(summaries) < recipe.seeds or not all(summary["finished"] for summary in summaries)
-    summary, cooked = best.summary, None
+    cooked = None
     if recipe.keep == "soup" and recipe.seeds > 1 and not interrupted:
         files = {one["seed"]: place.seed(one["seed"]) / _BEST for one in summaries}
-        best, cooked = _soup(materials, best, summaries, files, teller(console))
-    metrics = _judge(materials, best, summary, summaries, interrupted, cooked)
+        best, cooked = _soup(materials, best, summaries, files, console)
+    metrics = _judge(materials, best, summaries, interrupted, cooked)
     model = best.model
-    _write(materials, model, metrics, place.seed(summary["seed"]), place.out)
+    _write(materials, model, metrics, place.seed(best.summary["seed"]), place.out)
     if not interrupted:
         place.remove()
     model.directory = place.out
@@ -260,7 +264,7 @@ def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, s
     say = teller(console)
     if seed == recipe.seed:
         say(f"starting from {start.origin}" + ("" if report is None else f"; {report.describe()}"))
-    trained = Trained(Predictor(model, start.tokenizer, task, recipe, machine))
+    trained = Trained(Predictor(model, start.tokenizer, task, recipe, machine), console)
     done = folder / FINISHED
     if recipe.seeds > 1:
         place = f"seed {seed} ({seed - recipe.seed + 1} of {recipe.seeds})"
@@ -357,7 +361,7 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
                 outputs_RC = model.classify(features_NH[torch.from_numpy(read)], noise)
             return trained.sum(outputs_RC, units)
 
-        def validate() -> dict[str, float]:
+        def validate(progress: Progress) -> dict[str, float]:
             with torch.inference_mode(), machine.computing():
                 outputs_RC = model.classify(aside_NH.to(machine.device)).double().cpu().numpy()
             return measure(outputs_RC)
@@ -369,8 +373,8 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
                 outputs_RC = model(batch.to(machine.device), noise)
             return trained.sum(outputs_RC.index_select(0, batch.callers_order().to(machine.device)), units)
 
-        def validate() -> dict[str, float]:
-            return measure(inference.run(model, aside.table, machine))
+        def validate(progress: Progress) -> dict[str, float]:
+            return measure(inference.run(model, aside.table, machine, progress))
 
     return RowObjective(
         epochs,
@@ -382,9 +386,10 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
 
 
 def _soup(
-    materials: Materials, best: Trained, summaries: Sequence[dict[str, Any]], files: Mapping[int, Path], say: Say
+    materials: Materials, best: Trained, summaries: Sequence[dict[str, Any]], files: Mapping[int, Path], console: Console
 ) -> tuple[Trained, dict[str, Any]]:
     """Return the better of ``best`` and what the mean of the seeds' weights makes, and what was tried."""
+    say = teller(console)
     model = copy.deepcopy(best.model.model)
     model.frozen = 0  # a frozen encoder's features would be computed for training rows that nothing asks for
     objective = _objective(materials, model, Epochs(1, 1, 1, 0))
@@ -408,7 +413,8 @@ def _soup(
     if kept is None:
         return best, told
     model.load_state_dict(kept.weights)
-    made = Trained(dataclasses.replace(best.model, model=model))
+    made = Trained(dataclasses.replace(best.model, model=model), console)
+    made.summary = best.summary
     made.tune(materials.validation)
     return made, told
 
@@ -441,7 +447,6 @@ def _summary(materials: Materials, trained: Trained, outcome: Outcome, seed: int
 def _judge(
     materials: Materials,
     trained: Trained,
-    summary: dict[str, Any],
     summaries: list[dict[str, Any]],
     interrupted: bool,
     cooked: dict[str, Any] | None,
@@ -453,9 +458,7 @@ def _judge(
     overall: dict[str, Any] = {
         "interrupted": interrupted,
         "chosen_by": f"validation {materials.metric}",
-        "seed": summary["seed"],
-        "best_epoch": summary["best_epoch"],
-        "training": summary["training"],
+        **{name: trained.summary[name] for name in ("seed", "best_epoch", "training")},
         **{name: evaluation.metrics for name, evaluation in evaluations.items()},
     }
     if len(summaries) > 1:

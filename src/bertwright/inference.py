@@ -16,6 +16,9 @@ from bertwright.machine import Machine
 
 Readable = TypeVar("Readable", bound=AnyExample)
 
+Progress = Callable[[int, int], None]
+"""Told how far a long computation is: tokens done, and tokens in all."""
+
 
 def chunk(rows: Iterator[Readable | Unreadable], count: int, characters: int) -> list[Readable | Unreadable]:
     """Take rows until there are ``count`` of them, or ``characters`` of text; none are left where it is empty."""
@@ -44,12 +47,20 @@ def batches_by_length(lengths: npt.NDArray[np.int32], budget: int) -> list[npt.N
     return batches
 
 
-def run(forward: Callable[[PackedBatch], Tensor], table: TokenTable, machine: Machine) -> npt.NDArray[np.float64]:
+def silent(done: int, total: int) -> None:
+    """A `Progress` that nobody watches."""
+
+
+def run(
+    forward: Callable[[PackedBatch], Tensor], table: TokenTable, machine: Machine, progress: Progress = silent
+) -> npt.NDArray[np.float64]:
     """Return a row for each token that a head reads, sequence after sequence as ``table`` has them.
 
     ``forward`` gives those rows in packed order. Without ``reads`` of its own a table has one row for each sequence.
+    ``progress`` is told after each batch.
     """
     results: npt.NDArray[np.float64] | None = None
+    done, total = 0, int(table.lengths.sum())
     with torch.inference_mode(), machine.computing():
         for which in batches_by_length(table.lengths, machine.token_budget):
             batch = table.pack(which)
@@ -57,4 +68,6 @@ def run(forward: Callable[[PackedBatch], Tensor], table: TokenTable, machine: Ma
             if results is None:
                 results = np.empty((int(table.read_starts[-1]), rows.shape[1]))
             results[table.outputs(which[batch.order])] = rows
+            done += batch.tokens
+            progress(done, total)
     return np.empty((0, 0)) if results is None else results

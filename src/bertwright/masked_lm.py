@@ -6,7 +6,7 @@ Shapes: B texts, R masked positions of all of them, H width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from bertwright import checkpoint
 from bertwright.data.examples import Example
 from bertwright.data.packing import PackedBatch, Rows, TokenTable
 from bertwright.errors import BertwrightError
-from bertwright.inference import batches_by_length
+from bertwright.inference import Progress, batches_by_length, silent
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Pretraining
 from bertwright.predictor import check_vocabulary
@@ -85,7 +85,7 @@ class MaskedLM:
         sentences: str | Sequence[str],
         *,
         method: str = PLL,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = silent,
     ) -> SentenceScores:
         """Return how probable each sentence is, as :func:`bertwright.pseudo_likelihood.score_sentences` has it."""
         given = [sentences] if isinstance(sentences, str) else list(sentences)
@@ -99,7 +99,7 @@ class MaskedLM:
         only: Sequence[str] = (),
         per_set: int | None = None,
         method: str = PLL,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = silent,
     ) -> BlimpEvaluation:
         """Judge the model on minimal pairs in BLiMP's format: is the good sentence the more probable one?
 

@@ -19,6 +19,7 @@ from bertwright.data.examples import Unreadable
 from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
 from bertwright.errors import BertwrightError, did_you_mean, tell
+from bertwright.inference import Progress, silent
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Headed
 from bertwright.tasks import options_of_tasks, task_class, task_of
@@ -86,9 +87,9 @@ class Predictor:
         """Tokenize examples, none longer than the recipe's ``max_length``."""
         return self.task.encode(self.tokenizer, examples, self.recipe)
 
-    def outputs(self, inputs: Inputs) -> npt.NDArray[np.float64]:
+    def outputs(self, inputs: Inputs, progress: Progress = silent) -> npt.NDArray[np.float64]:
         """Return what the head gives for encoded examples: a row for each token that it reads, in their order."""
-        return inference.run(self.model, inputs.table, self.machine)
+        return inference.run(self.model, inputs.table, self.machine, progress)
 
     def examples(self, texts: str | Sequence[Any], pairs: Any = None) -> list[Any]:
         """Make examples of texts, and of what goes with each, if the task wants something beside a text.
@@ -152,12 +153,15 @@ class Predictor:
             left_out = cut.popleft()
             yield record | ({"cut": left_out} if left_out else {})
 
-    def evaluate(self, data: str | Path | Sequence[Any], *, metric: str | None = None, **how: Any) -> Evaluation:
+    def evaluate(
+        self, data: str | Path | Sequence[Any], *, metric: str | None = None, progress: Progress = silent, **how: Any
+    ) -> Evaluation:
         """Measure the model on labelled rows.
 
         Args:
             data: a file, or rows that were read already.
             metric: what heads the report; default: the recipe's.
+            progress: called after each batch with the tokens done, and all.
             how: options of the recipe that say how to read a file, where they differ from training's.
 
         Raises:
@@ -174,7 +178,7 @@ class Predictor:
         self.task.check(data, self.recipe, labelled=True)  # before any arithmetic, so that a wrong label is told at once
         inputs = self.encode(data)
         inputs.tell_cut(name, self.recipe.max_length)
-        return self.measure(inputs, metric)
+        return self.measure(inputs, metric, outputs=self.outputs(inputs, progress))
 
     def measure(
         self, inputs: Inputs, metric: str | None = None, *, outputs: npt.NDArray[np.float64] | None = None

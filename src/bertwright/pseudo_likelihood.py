@@ -34,6 +34,7 @@ from bertwright.data.examples import Example
 from bertwright.data.packing import PackedBatch, Rows
 from bertwright.data.packing import Sequences as Lengths
 from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.inference import Progress, silent
 from bertwright.linear import Linear
 from bertwright.machine import Machine
 from bertwright.model import Layer, Pretraining
@@ -71,7 +72,7 @@ def score_sentences(
     sentences: Sequence[Example],
     *,
     method: str = PLL,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> SentenceScores:
     """Return the pseudo-log-likelihood of each sentence; special tokens are never masked or summed over.
 
@@ -91,7 +92,6 @@ def score_sentences(
     """
     if method not in METHODS:
         raise BertwrightError(f"no score {method!r}{did_you_mean(method, METHODS)} (known: {', '.join(METHODS)})")
-    report = progress or (lambda done, total: None)
     decoder = _decoder(model)
     kinds = _Kinds.of(tokenizer)
     places_of = _distinct_sentences(tokenizer, sentences, kinds, model.config.max_position_embeddings)
@@ -109,7 +109,7 @@ def score_sentences(
             for part, found in zip(parts, run(partial(_log_probabilities, model, decoder, machine), parts), strict=True):
                 log_p_K[part.which_K] = found
                 done += part.ids_UL.size
-                report(done, total)
+                progress(done, total)
             sums_N = np.bincount(copies.sentence_K, log_p_K, len(ids_NL))
             counts_N = kinds.scored[ids_NL].sum(1)
             unknown_N = (ids_NL == tokenizer.unk_id).sum(1)

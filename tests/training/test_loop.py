@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from bertwright.data.packing import TokenTable
 from bertwright.errors import BertwrightError, BertwrightWarning
+from bertwright.inference import Progress
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.noise import Noise, dropout
 from bertwright.training import vocabulary
@@ -89,9 +90,10 @@ class Run:
         loss = F.cross_entropy(self.model(INPUTS_NF[at], noise), TARGETS_N[at], WEIGHTS_C, reduction="sum")
         return loss + self.loss_term(number, self.model.first.weight[0, 0])
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, progress: Progress) -> dict[str, float]:
         self.validations += 1
         values = self.before_validation(self.validations)
+        progress(len(INPUTS_NF), len(INPUTS_NF))
         with torch.no_grad():
             return values or {"loss": float(F.cross_entropy(self.model(INPUTS_NF, None), TARGETS_N))}
 
@@ -339,7 +341,7 @@ def test_a_classifier_with_its_occurring_words_goes_on_to_the_same_bits(tmp_path
             batch = table.pack(rows)
             return F.cross_entropy(model(batch, noise), torch.from_numpy(rows[batch.order] % 2), reduction="sum")
 
-        def validate() -> dict[str, float]:
+        def validate(progress: Progress) -> dict[str, float]:
             with torch.no_grad():
                 return {"loss": float(loss_sum(np.arange(8), None))}
 
@@ -542,6 +544,9 @@ class Listener:
     def record(self, record: Record) -> None:
         self.heard.append(f"{record['kind']} {record['step']}")
 
+    def validating(self, done: int, total: int) -> None:
+        self.heard.append(f"validating, {done} of {total}")
+
     def flush(self) -> None:
         self.heard.append(f"flush, {len(list(self.states.glob('step-*')))} saved")
 
@@ -565,6 +570,6 @@ def test_observers_are_told_of_everything_in_turn_and_of_the_end_whatever_the_re
     assert listener.heard == [
         *("begin 0 of 4", "end"),
         *("begin 0 of 4", "step 1", "step 2", "flush, 0 saved", "end"),
-        *("begin 2 of 4", "step 3", "validation 3", "flush, 1 saved"),
-        *("step 4", "validation 4", "flush, 2 saved", "end"),
+        *("begin 2 of 4", "step 3", f"validating, {EXAMPLES} of {EXAMPLES}", "validation 3", "flush, 1 saved"),
+        *("step 4", f"validating, {EXAMPLES} of {EXAMPLES}", "validation 4", "flush, 2 saved", "end"),
     ]

@@ -124,6 +124,25 @@ def test_off_a_terminal_a_line_tells_every_half_minute_how_far_it_is(monkeypatch
     ]
 
 
+def test_a_long_validation_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    for terminal in (False, True):
+        page = io.StringIO()
+        bar = ProgressBar("training", Console(file=page, width=80, force_terminal=terminal, color_system=None))
+        told = Observers([bar])
+        told.begin(0, 100)
+        told.record(step(1))
+        for done in range(0, 101, 10):
+            clock[0] += 10
+            told.validating(done, 100)
+            if bar._live is not None:
+                bar._live.refresh()
+        told.end()
+        assert ("training: validating, 70%\n" in page.getvalue()) != terminal
+        assert "validating, 70%" in page.getvalue()
+
+
 def test_on_a_terminal_a_bar_shows_steps_and_a_smoothed_loss() -> None:
     text = shown(step(1, loss=1.0), step(2, loss=3.0), terminal=True)
     assert "training" in text

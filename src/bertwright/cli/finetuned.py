@@ -119,6 +119,7 @@ def evaluate(
     """
     from bertwright.data.hub_rows import is_hub
     from bertwright.evaluation.files import PREDICTIONS, check_place, write_evaluation
+    from bertwright.evaluation.progress import TokenProgress
 
     if out is None and not Path(model).is_dir():
         raise BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
@@ -138,7 +139,8 @@ def evaluate(
     if sets is not None or per_set is not None or score != "pll":
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
-    result = predictor.evaluate(data, metric=metric, **_cleared(given))
+    with TokenProgress("evaluating", Console(stderr=True)) as progress:
+        result = predictor.evaluate(data, metric=metric, progress=progress, **_cleared(given))
     judge = predictor.task
     write_evaluation(folder, result.metrics, result.predictions, judge.draw, judge.files(result.predictions))
     console = Console()

@@ -22,6 +22,7 @@ from bertwright.data.packing import PackedBatch, Rows
 from bertwright.data.shards import TokenCorpus
 from bertwright.data.stream import Batch, Stream
 from bertwright.errors import BertwrightError, tell
+from bertwright.inference import Progress
 from bertwright.machine import Machine
 from bertwright.model import Pretraining
 from bertwright.noise import Noise
@@ -160,7 +161,7 @@ class PretrainingObjective:
             measures |= {"nsp_loss": sentences.detach() * part, "nsp_accuracy": losses.follow * (part / pairs)}
         return Share(loss * part, ready.batch.tokens, measures | {"flops": self._flops(ready)})
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, progress: Progress) -> dict[str, float]:
         """Losses and accuracies on the held-out text, masked alike every time.
 
         Raises:
@@ -169,6 +170,8 @@ class PretrainingObjective:
         # All names from the beginning on: a process that has no batch sums zeros with the others.
         names = (*(f.name for f in dataclasses.fields(_Losses)), "masked", "pairs")
         sums: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
+        total = sum(ready.batch.tokens for ready in self._measured[self._processes.rank :: self._processes.world])
+        done = 0
         with torch.inference_mode():
             for first in range(0, len(self._measured), self._processes.world):
                 number = first + self._processes.rank
@@ -177,16 +180,18 @@ class PretrainingObjective:
                 losses = self._losses(ready, None)
                 if number >= len(self._measured):
                     continue
+                done += ready.batch.tokens
+                progress(done, total)
                 found = {f.name: getattr(losses, f.name) for f in dataclasses.fields(losses)}
                 found |= {"masked": float(len(ready.targets_M)), "pairs": float(_pairs(ready))}
                 sums = {name: sums[name] + value for name, value in found.items()}
-        total = self._processes.summed(sums)
-        if not math.isfinite(total["words"] + total["sentences"]):
+        summed = self._processes.summed(sums)
+        if not math.isfinite(summed["words"] + summed["sentences"]):
             raise FloatingPointError("the loss on held-out text is no longer a finite number")
-        values = {"mlm_loss": total["words"] / total["masked"], "mlm_accuracy": total["right"] / total["masked"]}
-        if self._recipe.objective == "mlm" or not total["pairs"]:
+        values = {"mlm_loss": summed["words"] / summed["masked"], "mlm_accuracy": summed["right"] / summed["masked"]}
+        if self._recipe.objective == "mlm" or not summed["pairs"]:
             return {"loss": values["mlm_loss"], **values}
-        values |= {"nsp_loss": total["sentences"] / total["pairs"], "nsp_accuracy": total["follow"] / total["pairs"]}
+        values |= {"nsp_loss": summed["sentences"] / summed["pairs"], "nsp_accuracy": summed["follow"] / summed["pairs"]}
         return {"loss": values["mlm_loss"] + values["nsp_loss"], **values}
 
     def position(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from bertwright.inference import Progress, silent
 from bertwright.noise import Noise
 from bertwright.training.loop import Share
 
@@ -64,7 +65,7 @@ class RowObjective:
     loss_sum: Callable[[Rows, Noise], Tensor]
     weight: Callable[[Rows], float]
     tokens: Callable[[Rows], int]
-    measure: Callable[[], dict[str, float]]
+    measure: Callable[[Progress], dict[str, float]]
 
     def batches(self, step: int, progress: float) -> Sequence[Batch]:
         """The batches of an optimizer step."""
@@ -77,9 +78,9 @@ class RowObjective:
         # Rows without weight, alone in a step, leave nothing to divide by.
         return Share(self.loss_sum(batch.rows, noise) / (batch.step_weight or 1.0), self.tokens(batch.rows), {})
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, progress: Progress = silent) -> dict[str, float]:
         """Measure the model as it is."""
-        return self.measure()
+        return self.measure(progress)
 
     def position(self) -> dict[str, Any]:
         """Nothing: the step says all."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from bertwright.errors import BertwrightError, tell
+from bertwright.inference import Progress
 from bertwright.noise import Noise
 from bertwright.training import state as saved_state
 from bertwright.training.optimizer import Optimizer
@@ -36,6 +37,9 @@ class Observer(Protocol):
 
     def record(self, record: Record) -> None:
         """A record for ``history.jsonl``: its ``kind`` is ``step`` or ``validation``."""
+
+    def validating(self, done: int, total: int) -> None:
+        """How far a validation is, in tokens."""
 
     def flush(self) -> None:
         """A state is about to be saved: what was recorded so far must last as long as that."""
@@ -68,8 +72,8 @@ class Objective(Protocol):
     def share(self, batch: Any, noise: Noise) -> Share:
         """Compute a batch's share of the step's loss."""
 
-    def validate(self) -> dict[str, float]:
-        """Measure the model as it is.
+    def validate(self, progress: Progress) -> dict[str, float]:
+        """Measure the model as it is; ``progress`` is told how far that is.
 
         Raises:
             FloatingPointError: what it gives is not finite; the message says what that is.
@@ -291,7 +295,7 @@ def _validate(optimizer: Optimizer, objective: Objective, plan: Plan, observer: 
     epoch = math.ceil(outcome.step / plan.per_epoch)
     with optimizer.averaged():
         try:
-            values = objective.validate()
+            values = objective.validate(observer.validating)
         except FloatingPointError as error:
             where = f" (epoch {epoch})" if plan.in_epochs else ""
             raise BertwrightError(f"{error} after step {outcome.step}{where}. {_REMEDY}") from None

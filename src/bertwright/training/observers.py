@@ -37,6 +37,11 @@ class Observers:
         for observer in self._observers:
             observer.record(record)
 
+    def validating(self, done: int, total: int) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.validating(done, total)
+
     def flush(self) -> None:
         """Tell all."""
         for observer in self._observers:
@@ -72,6 +77,9 @@ class History:
         """Append a line."""
         assert self._file is not None
         self._file.write(json.dumps(record) + "\n")
+
+    def validating(self, done: int, total: int) -> None:
+        """Nothing to write."""
 
     def flush(self) -> None:
         """Bring all lines to the disk, past a power cut."""
@@ -118,6 +126,10 @@ class Pace:
                 "fraction_of_peak": record["flops"] / seconds / self._peak,
             }
         self._observer.record(record)
+
+    def validating(self, done: int, total: int) -> None:
+        """Hand it on."""
+        self._observer.validating(done, total)
 
     def flush(self) -> None:
         """Hand it on."""
@@ -195,6 +207,15 @@ class ProgressBar:
         shown = ", ".join(f"{_SHORT.get(k, k)} {v:.4f}" for k, v in values.items())
         where = f"epoch {record['epoch']}: validation" if "epoch" in record else f"step {record['step']:,}: held-out"
         self._say(f"{where} {shown}")
+
+    def validating(self, done: int, total: int) -> None:
+        """Say so in the place of the rate, or print a line."""
+        share = f"validating, {done / total:.0%}"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], rate=share)
+        elif time.monotonic() - self._said > 30:
+            self._said = time.monotonic()
+            self._say(f"{self._title}: {share}")
 
     def flush(self) -> None:
         """Nothing of it lasts."""
@@ -296,6 +317,9 @@ class TensorBoard:
         """Write one scalar for each number."""
         for name, value in _measured(record).items():
             self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+    def validating(self, done: int, total: int) -> None:
+        """Nothing to write."""
 
     def flush(self) -> None:
         """Bring all events to their file."""
