@@ -42,8 +42,10 @@ def small(tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return dataclasses.replace(whole, **{f.name: few(getattr(whole, f.name)) for f in dataclasses.fields(whole)})
 
     def on_tiny(options: dict[str, Any], **more: Any) -> bertwright.Run:
-        assert more["model"] == "minilm"
-        return finetune(options, **more | {"model": tiny_dir, "max_length": 48, "device": "cpu"})
+        if "resume" not in options:
+            assert options["model"] == "minilm"
+            options = options | {"model": tiny_dir, "max_length": 48, "device": "cpu"}
+        return finetune(options, **more)
 
     monkeypatch.setattr("bertwright.quickstart.generate", less)
     monkeypatch.setattr("bertwright.quickstart.finetune", on_tiny)
@@ -97,6 +99,14 @@ def test_a_place_that_is_taken_is_told_before_anything_is_written(small: None, t
     assert {path.name for path in tmp_path.rglob("*")} == {"q", "mine.txt"}
 
 
+def test_it_resumes_nothing_but_itself(small: None, tiny_dir: Path, tmp_path: Path) -> None:
+    assert "nothing to resume" in run("quickstart", "--out", tmp_path / "q", "--resume").error
+    (tmp_path / "q.training").mkdir()
+    (tmp_path / "q.training" / "recipe.toml").write_text('train = "mine.tsv"\n')
+    refused = run("quickstart", "--out", tmp_path / "q", "--resume").error
+    assert f"no quickstart began this run; go on with: bertwright finetune --resume --out {tmp_path / 'q'}" in refused
+
+
 def test_when_stopped_it_says_how_to_go_on(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = observers.History.record
 
@@ -110,9 +120,12 @@ def test_when_stopped_it_says_how_to_go_on(small: None, tmp_path: Path, monkeypa
         shown = run("quickstart", "--out", tmp_path / "q", "--epochs", "2", "--threads", "1")
     assert shown.code == 130
     last = shown.err.splitlines()[-1]
-    assert last.startswith(f"stopped: {tmp_path / 'q'} holds the best so far; go on with: bertwright finetune --resume")
+    assert last.startswith(f"stopped: {tmp_path / 'q'} holds the best so far; go on with: bertwright quickstart --resume")
     assert bertwright.load(tmp_path / "q").labels == ("acceptable", "unacceptable")
-    assert run(*shlex.split(last.partition("go on with: bertwright ")[2])).code == 0
+    shown = run(*shlex.split(last.partition("go on with: bertwright ")[2]))
+    assert shown.code == 0
+    assert "new words, new constructions" in shown.out
+    assert json.loads((tmp_path / "q" / "metrics.json").read_text())["interrupted"] is False
     assert not (tmp_path / "q.training").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,20 +20,33 @@ _EXAMPLES = ("The sisters near the lamp laugh.", "The sisters near the lamp laug
 
 
 def quickstart(
-    out: Path, *, epochs: int = 3, seed: int = 0, overwrite: bool = False, threads: int = 0, console: Console
+    out: Path,
+    *,
+    epochs: int = 3,
+    seed: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    threads: int = 0,
+    console: Console,
 ) -> Run:
     """Write the built-in data, fine-tune MiniLM on it, judge it on unseen words and constructions, and say how to go on.
 
-    The data lies beside ``out``, in ``<out>-data``.
+    The data lies beside ``out``, in ``<out>-data``. With ``resume`` a run that was stopped goes on, as it was begun.
 
     Raises:
         BertwrightError: ``out`` is taken, or anything that :func:`finetune` raises.
         Stopped: it was stopped; what was trained so far is kept.
     """
-    options = {"out": str(out), "epochs": epochs, "seed": seed, "overwrite": overwrite, "threads": threads}
-    Workspace.claim(Recipe.of(options))
-    data = generate(seed)
+    options: dict[str, Any] = {"out": str(out), "threads": threads}
+    options |= {"resume": True} if resume else {"epochs": epochs, "seed": seed, "overwrite": overwrite}
+    place = Workspace.claim(Recipe.of(options))
     folder = out.with_name(out.name + "-data")
+    if resume:
+        begun = place.resumed(Recipe, {})
+        if begun.train != str(folder / "train.tsv"):
+            raise BertwrightError(f"{out}: no quickstart began this run; go on with: {place.resume_command}")
+        seed = begun.seed
+    data = generate(seed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -52,13 +66,14 @@ def quickstart(
         highlight=False,
         soft_wrap=True,
     )
-    run = finetune(
-        options, model="minilm", train=files["train"], validation=files["validation"], test=files["new words"],
-        text="sentence", label="label", source="construction", max_length=64, learning_rate=1e-4,
-        console=Console(stderr=True) if console.is_terminal else console,
-    )  # fmt: skip
+    if not resume:
+        options |= {
+            "model": "minilm", "train": files["train"], "validation": files["validation"], "test": files["new words"],
+            "text": "sentence", "label": "label", "source": "construction", "max_length": 64, "learning_rate": 1e-4,
+        }  # fmt: skip
+    run = finetune(options, console=Console(stderr=True) if console.is_terminal else console)
     if run.interrupted:
-        raise Stopped(f"{out} holds the best so far; go on with: {resume_command('finetune', out)}", run.stopped_by)
+        raise Stopped(f"{out} holds the best so far; go on with: {resume_command('quickstart', out)}", run.stopped_by)
     table = Table(title="Can it tell acceptable from unacceptable?", title_justify="left")
     table.add_column("sentences")
     for heading in ("count", "accuracy", "Matthews", "majority"):

@@ -68,6 +68,7 @@ def quickstart(
     epochs: Annotated[int, typer.Option(help="Passes over the training sentences.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of data, order and dropout.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier quickstart.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with one that was stopped.")] = False,
     threads: Threads = 0,
 ) -> None:
     """Fine-tune a small BERT to judge English sentences, with nothing but what is installed.
@@ -76,4 +77,4 @@ def quickstart(
     """
     from bertwright.quickstart import quickstart as run
 
-    run(out, epochs=epochs, seed=seed, overwrite=overwrite, threads=threads, console=Console())
+    run(out, epochs=epochs, seed=seed, overwrite=overwrite, resume=resume, threads=threads, console=Console())
