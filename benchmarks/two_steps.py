@@ -66,7 +66,7 @@ def fine_tuned(task: str, start: dict[str, Any], arguments: argparse.Namespace, 
         best = max(tried, key=lambda rate: tried[rate]["validation"])
         if min(tried) < best < max(tried):
             break
-        further = best * 3 if best == max(tried) else best / 3
+        further = float(f"{best * 3 if best == max(tried) else best / 3:.0e}")
         tried[further] = score(further, 0)
     best = max(tried, key=lambda rate: tried[rate]["validation"])
     scores = [tried[best], *(score(best, seed) for seed in range(1, arguments.seeds))]
@@ -77,7 +77,7 @@ def fine_tuned(task: str, start: dict[str, Any], arguments: argparse.Namespace, 
         }
         for part in ("validation", "test")
     }
-    by_rate = {f"{rate:.0e}": tried[rate]["validation"] for rate in sorted(tried)}
+    by_rate = {f"{rate:g}": tried[rate]["validation"] for rate in sorted(tried)}
     return {"metric": setting["metric"], "validation_by_rate": by_rate, "rate": best, "seeds": scores, "over_seeds": over}
 
 
@@ -129,16 +129,17 @@ def main() -> None:
             "pretrained": {"model": str(model)},
             "random": {"config": str(model / "config.json"), "tokenizer": str(model)},  # alike but for the weights
         }
-        setting = {"epochs": arguments.epochs, "rates": arguments.rates, "seeds": arguments.seeds}
+        setting = {"epochs": arguments.epochs, "first_rates": arguments.rates, "seeds": arguments.seeds}
         for task in arguments.tasks:
             name = f"two_steps_{task.lower()}"
 
             def held(name: str = name) -> dict[str, Any]:
                 found = records.held(name)
-                return found["starts"] if found and found["pretraining"]["metrics"] == metrics else {}
+                of_model = found["starts"] if found and found["pretraining"]["metrics"] == metrics else {}
+                return {start: one for start, one in of_model.items() if one.get("setting") == setting}
 
             for start in arguments.starts:
-                if held().get(start, {}).get("setting") == setting:
+                if start in held():
                     continue
                 result = {"setting": setting} | fine_tuned(task, starts[start], arguments, folder)
                 test = result["over_seeds"]["test"]
