@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks import records
-from bertwright.data.instances import draw_instances, join
+from bertwright.data.instances import draw_instances
 from bertwright.data.shards import TokenCorpus
 from bertwright.machine import Machine
 from bertwright.model import BertConfig
@@ -40,7 +40,7 @@ def transformers_side(setting: dict[str, Any]) -> dict[str, Any]:
 
     device = Machine.choose(setting["device"], setting["precision"], setting["threads"])
     corpus = TokenCorpus.open(setting["corpus"])
-    section = join(corpus.shards[:1])
+    section = corpus.shards[0].read()
     instances = draw_instances(section, "mlm+nsp", setting["max_length"], seed=0, epoch=0, number=0)
     tokenizer = BertTokenizerFast.from_pretrained(Path(setting["corpus"]) / "tokenizer")
     collate = DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=0.15)

@@ -152,10 +152,7 @@ def sized(name: str, vocabulary: int) -> BertConfig:
     Raises:
         BertwrightError: it makes a model of more than 30 M parameters.
     """
-    if name.endswith(".json"):
-        config = BertConfig.from_dict({"vocab_size": vocabulary, **json.loads(Path(name).read_text())}, name)
-    else:
-        config = BertConfig.preset(name, vocabulary)
+    config = BertConfig.chosen(name, vocabulary, of="the vocabulary")
     if (count := parameters(config)) > MOST_PARAMETERS:
         raise BertwrightError(f"--config {name}: {count:,} parameters; at most {MOST_PARAMETERS:,} are allowed here")
     return config

@@ -391,6 +391,15 @@ def test_random_weights_of_a_size_of_ones_own(fit: Fit, tiny_dir: Path, tmp_path
         finetune(QUICK, overwrite=True, **options)
 
 
+def test_a_size_without_segments_takes_no_pairs(tiny_dir: Path, tmp_path: Path) -> None:
+    size = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
+    (tmp_path / "config.json").write_text(json.dumps(size | {"type_vocab_size": 1}))
+    train = write_jsonl(tmp_path / "t.jsonl", [{"text": "a b", "pair": "c", "label": str(n % 2)} for n in range(20)])
+    options: dict[str, Any] = {"train": train, "pair": "pair", "config": tmp_path / "config.json", "tokenizer": tiny_dir}
+    with pytest.raises(BertwrightError, match="type_vocab_size is 1; pairs need 2"):
+        finetune(out=tmp_path / "o", console=QUIET, **options)
+
+
 def test_a_size_that_changed_is_no_resume(tiny_dir: Path, tmp_path: Path) -> None:
     size = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
     file = tmp_path / "config.json"

@@ -56,7 +56,12 @@ def test_rows_come_in_the_order_of_the_table(lengths: list[int]) -> None:
         [len(ids), float(sum(i * (place + 1) for place, i in enumerate(ids.tolist())))]
         for ids in np.split(table.input_ids, table.starts[1:-1])
     ]
-    np.testing.assert_allclose(inference.run(tell_apart, table, CPU), wanted, rtol=1e-6)
+    told: list[tuple[int, int]] = []
+    rows = inference.run(tell_apart, table, CPU, lambda done, total: told.append((done, total)))
+    np.testing.assert_allclose(rows, wanted, rtol=1e-6)
+    assert told == sorted(told)
+    assert told[-1] == (sum(lengths), sum(lengths))
+    assert {total for _, total in told} == {sum(lengths)}
 
 
 def test_a_model_gives_each_sequence_what_it_gives_it_alone() -> None:

@@ -227,6 +227,14 @@ def test_an_evaluation_counts_what_the_predictions_say(model: Predictor, tmp_pat
     assert again.metrics["confusion_matrix"] == found.metrics["confusion_matrix"]
 
 
+def test_an_evaluation_shows_how_far_it_is(model: Predictor, tmp_path: Path) -> None:
+    file = write_tsv(tmp_path / "t.tsv", rows(20))
+    told: list[tuple[int, int]] = []
+    model.evaluate(file, progress=lambda done, total: told.append((done, total)))
+    tokens = model.encode(list(model.read(file))).table.tokens
+    assert told[-1] == (tokens, tokens)
+
+
 def test_an_evaluation_tells_what_was_cut(model: Predictor, tmp_path: Path) -> None:
     file = write_tsv(tmp_path / "t.tsv", [("good " * 30, "1"), ("bad", "0")])
     with pytest.warns(BertwrightWarning, match=r"t.tsv: 1 of 2 texts are longer than --max-length 24 and were cut \(8 tok"):

@@ -104,20 +104,33 @@ def test_it_resumes_nothing_but_itself(small: None, tiny_dir: Path, tmp_path: Pa
     (tmp_path / "q.training").mkdir()
     (tmp_path / "q.training" / "recipe.toml").write_text('train = "mine.tsv"\n')
     refused = run("quickstart", "--out", tmp_path / "q", "--resume").error
-    assert f"no quickstart began this run; go on with: bertwright finetune --resume --out {tmp_path / 'q'}" in refused
+    assert refused.endswith("no quickstart began this run; resume it with bertwright finetune")
+    assert "give one of them" in run("quickstart", "--out", tmp_path / "q", "--resume", "--overwrite").error
 
 
 def test_when_stopped_it_says_how_to_go_on(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = observers.History.record
 
-    def stop_after_an_epoch(self: observers.History, one: dict[str, Any]) -> None:
-        record(self, one)
-        if one["kind"] == "validation":
-            signal.raise_signal(signal.SIGINT)
+    def stop_after_a(kind: str) -> Callable[[observers.History, dict[str, Any]], None]:
+        def recorded(self: observers.History, one: dict[str, Any]) -> None:
+            record(self, one)
+            if one["kind"] == kind:
+                signal.raise_signal(signal.SIGINT)
 
+        return recorded
+
+    again = f"go on with: bertwright quickstart --resume --out {tmp_path / 'q'}"
     with monkeypatch.context() as patch:
-        patch.setattr(observers.History, "record", stop_after_an_epoch)
+        patch.setattr(observers.History, "record", stop_after_a("step"))
         shown = run("quickstart", "--out", tmp_path / "q", "--epochs", "2", "--threads", "1")
+    assert shown.code == 130
+    assert shown.err.splitlines()[-1] == f"stopped: no model yet, but its state is kept; {again}"
+    assert f"an unfinished run; {again}; or" in run("quickstart", "--out", tmp_path / "q").error
+    other_seed = run("quickstart", "--out", tmp_path / "q", "--resume", "--seed", "3")
+    assert "--seed is 3, but the run began with 0" in other_seed.error
+    with monkeypatch.context() as patch:
+        patch.setattr(observers.History, "record", stop_after_a("validation"))
+        shown = run("quickstart", "--out", tmp_path / "q", "--resume")
     assert shown.code == 130
     last = shown.err.splitlines()[-1]
     assert last.startswith(f"stopped: {tmp_path / 'q'} holds the best so far; go on with: bertwright quickstart --resume")

@@ -32,7 +32,6 @@ from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.files import write_evaluation
 from bertwright.evaluation.plots import plot_training
 from bertwright.evaluation.progress import TokenProgress
-from bertwright.inference import Progress
 from bertwright.interrupts import Stopped, Stopping, stop_on_signal
 from bertwright.machine import Machine
 from bertwright.merging import merged, with_rows
@@ -43,7 +42,7 @@ from bertwright.starting_point import StartingPoint, frozen_parts, starting_poin
 from bertwright.tasks import options_of_tasks, task_class
 from bertwright.tasks.regularisation import TrainingLoss
 from bertwright.tasks.task import Task
-from bertwright.telling import Say, teller
+from bertwright.telling import Progress, Say, teller
 from bertwright.training import vocabulary
 from bertwright.training.epochs import Epochs, RowObjective, Rows
 from bertwright.training.loop import Observer, Outcome, Plan, train
@@ -198,6 +197,8 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     def split(name: str, examples: Sequence[Any]) -> Split:
         inputs = task.encode(start.tokenizer, examples, recipe)
         inputs.tell_cut(f"{name} rows", recipe.max_length)
+        if int(inputs.table.token_type_ids.max(initial=0)) >= start.config.type_vocab_size:
+            raise BertwrightError(f"{start.origin}: type_vocab_size is {start.config.type_vocab_size}; pairs need 2")
         return Split(name, inputs)
 
     training = split("training", rows)
@@ -305,7 +306,7 @@ def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, s
     states = folder / "states"
     outcome = train(
         optimizer,
-        _objective(materials, model, epochs),
+        _objective(materials, model, epochs, console),
         plan,
         Observers(observers),
         states,
@@ -328,7 +329,7 @@ def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, s
     return trained
 
 
-def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObjective:
+def _objective(materials: Materials, model: Headed, epochs: Epochs, console: Console) -> RowObjective:
     recipe, machine, task = materials.recipe, materials.machine, materials.task
     inputs, aside = materials.train.inputs, materials.validation.inputs
     table = inputs.table
@@ -352,7 +353,9 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs) -> RowObject
         tell(f"what the frozen encoder gives would take {features / 2**30:.1f} GiB: it is computed anew in each epoch")
     if frozen and features < _FEATURES_AT_MOST:
         # Nothing below the head changes: what it reads is computed once, not once an epoch.
-        features_NH = torch.from_numpy(inference.run(model.features, table, machine)).float().to(machine.device)
+        with TokenProgress("computing what the frozen encoder gives", console) as progress:
+            features_NH = torch.from_numpy(inference.run(model.features, table, machine, progress))
+            features_NH = features_NH.float().to(machine.device)
         aside_NH = torch.from_numpy(inference.run(model.features, aside.table, machine)).float()
 
         def loss_sum(units: Rows, noise: Noise) -> Tensor:
@@ -392,12 +395,13 @@ def _soup(
     say = teller(console)
     model = copy.deepcopy(best.model.model)
     model.frozen = 0  # a frozen encoder's features would be computed for training rows that nothing asks for
-    objective = _objective(materials, model, Epochs(1, 1, 1, 0))
+    objective = _objective(materials, model, Epochs(1, 1, 1, 0), console)
 
     def judge(weights: soup.Weights) -> dict[str, float]:
         model.load_state_dict(weights)
         try:
-            return objective.validate()
+            with TokenProgress("measuring a soup", console) as progress:
+                return objective.validate(progress)
         except FloatingPointError as error:
             raise BertwrightError(f"the mean of the seeds' weights: {error}; take --keep best") from error
 

@@ -13,11 +13,9 @@ from torch import Tensor
 from bertwright.data.examples import AnyExample, Unreadable
 from bertwright.data.packing import PackedBatch, TokenTable
 from bertwright.machine import Machine
+from bertwright.telling import Progress, silent
 
 Readable = TypeVar("Readable", bound=AnyExample)
-
-Progress = Callable[[int, int], None]
-"""Told how far a long computation is: tokens done, and tokens in all."""
 
 
 def chunk(rows: Iterator[Readable | Unreadable], count: int, characters: int) -> list[Readable | Unreadable]:
@@ -45,10 +43,6 @@ def batches_by_length(lengths: npt.NDArray[np.int32], budget: int) -> list[npt.N
     if len(order):
         batches.append(order[begin:])
     return batches
-
-
-def silent(done: int, total: int) -> None:
-    """A `Progress` that nobody watches."""
 
 
 def run(

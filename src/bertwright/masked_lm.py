@@ -18,12 +18,13 @@ from bertwright import checkpoint
 from bertwright.data.examples import Example
 from bertwright.data.packing import PackedBatch, Rows, TokenTable
 from bertwright.errors import BertwrightError
-from bertwright.inference import Progress, batches_by_length, silent
+from bertwright.inference import batches_by_length
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Pretraining
 from bertwright.predictor import check_vocabulary
 from bertwright.pseudo_likelihood import PLL, SentenceScores, score_sentences
 from bertwright.tasks.blimp import BlimpEvaluation, measure, read_pairs, sample
+from bertwright.telling import Progress, silent
 from bertwright.tokenizer import SPECIAL_TOKENS, Encoded, Tokenizer
 
 MASK = SPECIAL_TOKENS["mask_token"]

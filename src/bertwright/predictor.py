@@ -19,11 +19,11 @@ from bertwright.data.examples import Unreadable
 from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
 from bertwright.errors import BertwrightError, did_you_mean, tell
-from bertwright.inference import Progress, silent
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Headed
 from bertwright.tasks import options_of_tasks, task_class, task_of
 from bertwright.tasks.task import Loss, Task
+from bertwright.telling import Progress, silent
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.options import flag
 from bertwright.training.recipe import ANSWERS, READING, Recipe

@@ -34,10 +34,10 @@ from bertwright.data.examples import Example
 from bertwright.data.packing import PackedBatch, Rows
 from bertwright.data.packing import Sequences as Lengths
 from bertwright.errors import BertwrightError, did_you_mean
-from bertwright.inference import Progress, silent
 from bertwright.linear import Linear
 from bertwright.machine import Machine
 from bertwright.model import Layer, Pretraining
+from bertwright.telling import Progress, silent
 from bertwright.tokenizer import Tokenizer
 
 FloatArray = npt.NDArray[np.float64]

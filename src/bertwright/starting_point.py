@@ -1,4 +1,4 @@
-"""Where a run starts: a checkpoint, or random weights of a published size; and which parts of it stay as they are."""
+"""Where a run starts: a checkpoint, or random weights of a chosen size; and which parts of it stay as they are."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertwright import Tokenizer
-from bertwright.data.instances import NO_PAIR, OBJECTIVES, Instances, Joined, batches, draw_instances, join, pack
+from bertwright.data.instances import NO_PAIR, OBJECTIVES, Instances, batches, draw_instances, join, pack
+from bertwright.data.shards import TextInMemory
 from bertwright.errors import BertwrightError
 
 CLS, SEP = 900_001, 900_002
@@ -31,27 +32,27 @@ corpora = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=12), min_siz
 """Documents as the lengths of their sentences."""
 
 
-def section_of(documents: Sequence[Sequence[int]]) -> Joined:
+def section_of(documents: Sequence[Sequence[int]]) -> TextInMemory:
     """A section whose tokens are their own places, so that a packed batch shows where its text came from."""
     lengths = [length for document in documents for length in document]
     sentences = np.array([0, *itertools.accumulate(lengths)])
-    return Joined(np.arange(sum(lengths)), sentences, np.array([0, *itertools.accumulate(map(len, documents))]))
+    return TextInMemory(np.arange(sum(lengths)), sentences, np.array([0, *itertools.accumulate(map(len, documents))]))
 
 
-def draw(section: Joined, objective: str = "mlm+nsp", max_length: int = 128, **options: Any) -> Instances:
+def draw(section: TextInMemory, objective: str = "mlm+nsp", max_length: int = 128, **options: Any) -> Instances:
     return draw_instances(section, objective, max_length, **({"seed": 1, "epoch": 0, "number": 0} | options))
 
 
-def lengths_of(section: Joined) -> list[list[int]]:
+def lengths_of(section: TextInMemory) -> list[list[int]]:
     each = np.diff(section.sentences).tolist()
     return [each[a:b] for a, b in itertools.pairwise(section.documents.tolist())]
 
 
-def document_of(section: Joined, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def document_of(section: TextInMemory, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.searchsorted(section.sentences[section.documents], tokens, side="right") - 1
 
 
-def unused(section: Joined, drawn: Instances) -> int:
+def unused(section: TextInMemory, drawn: Instances) -> int:
     """How many tokens of the section are in no part of any instance."""
     steps = np.zeros(len(section.tokens) + 1, np.int64)
     for start, length in ((drawn.a_start, drawn.a_length), (drawn.b_start, drawn.b_length)):
@@ -70,7 +71,7 @@ def z_of(hits: int, of: int, probability: float) -> float:
 
 
 @pytest.fixture(scope="module")
-def wiki(shared: Path) -> Joined:
+def wiki(shared: Path) -> TextInMemory:
     """A section of real text: the beginning of enwiki-2018, cut into sentences at every '. '."""
     with lzma.open(shared / "pretrain" / "enwiki-2018.txt.xz", "rt", encoding="utf-8") as file:
         text = file.read(3_000_000).rpartition("\n\n")[0]
@@ -82,7 +83,7 @@ def wiki(shared: Path) -> Joined:
     encoded = tokenizer.encode_batch([sentence for document in documents for sentence in document])
     sentences = [each.input_ids[1:-1] for each in encoded]
     assert all(sentences), "no sentence of this text is empty"
-    return Joined(
+    return TextInMemory(
         np.concatenate(sentences).astype(np.uint16),
         np.array([0, *itertools.accumulate(map(len, sentences))]),
         np.array([0, *itertools.accumulate(map(len, documents))]),
@@ -93,7 +94,7 @@ def wiki(shared: Path) -> Joined:
 
 
 @pytest.mark.parametrize("max_length", [128, 512])
-def test_half_the_pairs_truly_follow(wiki: Joined, max_length: int) -> None:
+def test_half_the_pairs_truly_follow(wiki: TextInMemory, max_length: int) -> None:
     drawn = [draw(wiki, max_length=max_length, epoch=epoch) for epoch in range(3)]
     labels = np.concatenate([each.label for each in drawn])
     assert len(labels) > 5_000
@@ -102,7 +103,7 @@ def test_half_the_pairs_truly_follow(wiki: Joined, max_length: int) -> None:
     assert abs(z_of(int((labels == 0).sum()), len(labels), 0.5)) < 4
 
 
-def test_half_the_pairs_are_swapped(wiki: Joined) -> None:
+def test_half_the_pairs_are_swapped(wiki: TextInMemory) -> None:
     drawn = draw(wiki, "mlm+sop")
     assert abs(z_of(int((drawn.label == 1).sum()), len(drawn), 0.5)) < 4
     assert np.array_equal(drawn.a_start > drawn.b_start, drawn.label == 1)
@@ -111,7 +112,7 @@ def test_half_the_pairs_are_swapped(wiki: Joined) -> None:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("fraction", [0.1, 0.5])
-def test_short_targets(wiki: Joined, objective: str, fraction: float) -> None:
+def test_short_targets(wiki: TextInMemory, objective: str, fraction: float) -> None:
     drawn = draw(wiki, objective, short_fraction=fraction)
     room = 126 if objective == "mlm" else 125
     values = room - 1  # 2 .. room, of which the last is not short
@@ -123,7 +124,7 @@ def test_short_targets(wiki: Joined, objective: str, fraction: float) -> None:
     assert abs(float(short.mean()) - (2 + room - 1) / 2) < 4 * deviation
 
 
-def test_a_tenth_is_short_by_default_except_for_mlm(wiki: Joined) -> None:
+def test_a_tenth_is_short_by_default_except_for_mlm(wiki: TextInMemory) -> None:
     for objective in PAIRS:
         assert same(draw(wiki, objective), draw(wiki, objective, short_fraction=0.1))
     assert same(draw(wiki, "mlm"), draw(wiki, "mlm", short_fraction=0.0))
@@ -131,7 +132,7 @@ def test_a_tenth_is_short_by_default_except_for_mlm(wiki: Joined) -> None:
 
 @pytest.mark.parametrize("objective", PAIRS)
 @pytest.mark.parametrize("max_length", [64, 128, 512])
-def test_the_second_part_follows_the_first(wiki: Joined, objective: str, max_length: int) -> None:
+def test_the_second_part_follows_the_first(wiki: TextInMemory, objective: str, max_length: int) -> None:
     drawn = draw(wiki, objective, max_length)
     follows = drawn.label == 0
     a_end = (drawn.a_start + drawn.a_length)[follows]
@@ -146,7 +147,7 @@ def test_the_second_part_follows_the_first(wiki: Joined, objective: str, max_len
     assert np.array_equal(document_of(wiki, drawn.a_start[follows]), document_of(wiki, b_end - 1))
 
 
-def test_random_second_parts_come_from_other_documents(wiki: Joined) -> None:
+def test_random_second_parts_come_from_other_documents(wiki: TextInMemory) -> None:
     drawn = draw(wiki)
     chance = drawn.label == 1
     a, b = document_of(wiki, drawn.a_start[chance]), document_of(wiki, drawn.b_start[chance])
@@ -160,7 +161,7 @@ def test_random_second_parts_come_from_other_documents(wiki: Joined) -> None:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("max_length", [32, 128, 512])
-def test_no_sentence_is_lost(wiki: Joined, objective: str, max_length: int) -> None:
+def test_no_sentence_is_lost(wiki: TextInMemory, objective: str, max_length: int) -> None:
     drawn = draw(wiki, objective, max_length)
     assert unused(wiki, drawn) <= drawn.truncated
     if objective == "mlm":
@@ -173,7 +174,7 @@ def test_no_sentence_is_lost(wiki: Joined, objective: str, max_length: int) -> N
 # ---- against a slow walk through the same text
 
 
-def slow_pairs(section: Joined, room: int, short_fraction: float, seed: int) -> list[tuple[int, int, int]]:
+def slow_pairs(section: TextInMemory, room: int, short_fraction: float, seed: int) -> list[tuple[int, int, int]]:
     """(tokens of A, tokens of B, label) of mlm+nsp, one sentence and one token at a time."""
     random = plain_random.Random(seed)
     documents = lengths_of(section)
@@ -227,7 +228,7 @@ def far_apart(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> float
 
 
 @pytest.mark.parametrize(("max_length", "fraction"), [(128, 0.1), (64, 1.0), (256, 0.0)])
-def test_pairs_are_distributed_as_by_a_slow_walk(wiki: Joined, max_length: int, fraction: float) -> None:
+def test_pairs_are_distributed_as_by_a_slow_walk(wiki: TextInMemory, max_length: int, fraction: float) -> None:
     # Documents of a few sentences are where the rules for ends of documents show.
     lengths = [document[i : i + size] for document in lengths_of(wiki) for i, size in ((0, 1), (1, 2), (3, 9))]
     section = section_of([document for document in lengths if document])
@@ -497,7 +498,7 @@ def test_batches_are_filled_in_order(documents: list[list[int]], max_length: int
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("budget", [8192, 32768])
-def test_batches_are_nearly_full(wiki: Joined, objective: str, budget: int) -> None:
+def test_batches_are_nearly_full(wiki: TextInMemory, objective: str, budget: int) -> None:
     drawn = draw(wiki, objective)
     offsets = batches(drawn, budget)
     tokens = np.add.reduceat(drawn.lengths[drawn.order], offsets[:-1])
@@ -514,7 +515,7 @@ def test_a_budget_below_the_longest_sequence_is_refused() -> None:
 
 
 def test_an_empty_section_has_no_batches() -> None:
-    empty = Joined(np.zeros(0, np.uint16), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    empty = TextInMemory(np.zeros(0, np.uint16), np.zeros(1, np.int64), np.zeros(1, np.int64))
     for objective in OBJECTIVES:
         drawn = draw(empty, objective)
         assert len(drawn) == 0
@@ -552,7 +553,7 @@ def test_packing(objective: str, tmp_path: Path) -> None:
     assert {t.dtype for t in (batch.input_ids_T, batch.token_type_ids_T, batch.position_ids_T, labels_B)} == {torch.int64}
 
 
-def test_packed_pairs_show_that_the_text_goes_on(wiki: Joined) -> None:
+def test_packed_pairs_show_that_the_text_goes_on(wiki: TextInMemory) -> None:
     """What the model sees of an uncut following pair is the text itself, [SEP] in its middle."""
     drawn = draw(wiki)
     uncut = np.flatnonzero((drawn.label == 0) & (drawn.lengths < 128))
@@ -565,7 +566,7 @@ def test_packed_pairs_show_that_the_text_goes_on(wiki: Joined) -> None:
         assert ids == wiki.tokens[drawn.a_start[i] : drawn.a_start[i] + len(ids)].tolist()
 
 
-def test_all_batches_of_an_epoch_hold_every_instance_once(wiki: Joined) -> None:
+def test_all_batches_of_an_epoch_hold_every_instance_once(wiki: TextInMemory) -> None:
     drawn = draw(wiki)
     offsets = batches(drawn, 4096).tolist()
     lengths = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ def test_a_terminal_gets_a_bar() -> None:
     page = io.StringIO()
     console = Console(file=page, width=80, force_terminal=True, color_system=None)
     with TokenProgress("scoring [red]", console) as report:
+        report(100, 1000)
         report(500, 1000)
         assert report._bar is not None
         report._bar.refresh()
@@ -21,6 +23,24 @@ def test_a_terminal_gets_a_bar() -> None:
     assert "scoring [red]" in shown
     assert "50%" in shown
     assert "tokens/s" in shown
+
+
+def test_a_quiet_console_leaves_standard_output_to_others() -> None:
+    before = sys.stdout
+    with TokenProgress("scoring", Console(file=io.StringIO(), quiet=True, force_terminal=True)) as report:
+        assert sys.stdout is before
+        report(1, 2)
+
+
+def test_what_comes_before_the_first_batch_is_no_part_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("bertwright.evaluation.progress.time.monotonic", lambda: clock[-1])
+    page = io.StringIO()
+    with TokenProgress("scoring", Console(file=page, width=20)) as report:
+        for now, done in ((1000.0, 100), (1050.0, 5100)):  # reading and tokenizing took a long time
+            clock.append(now)
+            report(done, 10_100)
+    assert page.getvalue().splitlines()[-1] == "scoring: 50%, 100 tokens/s, 50 s left"
 
 
 def test_elsewhere_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

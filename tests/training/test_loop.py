@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from bertwright.data.packing import TokenTable
 from bertwright.errors import BertwrightError, BertwrightWarning
-from bertwright.inference import Progress
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.noise import Noise, dropout
+from bertwright.telling import Progress
 from bertwright.training import vocabulary
 from bertwright.training.epochs import Epochs, RowObjective, Rows
 from bertwright.training.loop import Outcome, Plan, Record, train

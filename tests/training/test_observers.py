@@ -138,7 +138,10 @@ def test_a_long_validation_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) 
             told.validating(done, 100)
             if bar._live is not None:
                 bar._live.refresh()
+        told.record(validation(1))
         told.end()
+        if terminal:
+            assert page.getvalue().rindex("steps/s") > page.getvalue().rindex("validating")
         assert ("training: validating, 70%\n" in page.getvalue()) != terminal
         assert "validating, 70%" in page.getvalue()
 

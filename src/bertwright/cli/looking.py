@@ -65,8 +65,8 @@ def tokenize(
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="Directory of the model to write.")] = Path("runs/quickstart"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training sentences.")] = 3,
-    seed: Annotated[int, typer.Option(help="Seed of data, order and dropout.")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training sentences; default: 3.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of data, order and dropout; default: 0.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier quickstart.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with one that was stopped.")] = False,
     threads: Threads = 0,

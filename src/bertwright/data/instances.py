@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from bertwright.data.packing import PackedBatch, Sequences
+from bertwright.data.shards import TextInMemory
 from bertwright.errors import BertwrightError, did_you_mean
 
 Int64Array = npt.NDArray[np.int64]
@@ -60,15 +61,6 @@ class Section(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
-    """Several sections as one, in memory."""
-
-    tokens: npt.NDArray[Any]
-    sentences: Int64Array
-    documents: Int64Array
-
-
-@dataclass(frozen=True, slots=True)
 class Instances:
     """The N training instances of a section for one epoch, in the order of the text; ``order`` shuffles them.
 
@@ -101,10 +93,12 @@ class Instances:
         return len(self.lengths)
 
 
-def join(sections: Sequence[Section]) -> Joined:
-    """Make one section of several, documents in the given order; the tokens are copied into memory."""
+def join(sections: Sequence[TextInMemory]) -> TextInMemory:
+    """Make one section of several, documents in the given order."""
+    if len(sections) == 1:
+        return sections[0]
     tokens = np.concatenate([section.tokens for section in sections])
-    return Joined(tokens, _chained([s.sentences for s in sections]), _chained([s.documents for s in sections]))
+    return TextInMemory(tokens, _chained([s.sentences for s in sections]), _chained([s.documents for s in sections]))
 
 
 def draw_instances(

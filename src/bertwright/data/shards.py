@@ -1,4 +1,4 @@
-"""A prepared corpus on disk: tokens of whole documents, ready to be mapped into memory.
+"""A prepared corpus on disk: tokens of whole documents, ready to be read, or mapped into memory.
 
     manifest.json                     what the corpus is, and the size and SHA-256 of every other file
     tokenizer/                        a copy of the tokenizer that made the ids
@@ -153,24 +153,24 @@ class Shard:
         """Offsets into `sentences` [documents + 1], from 0 on."""
         return self._map("documents")
 
-    def read(self) -> ShardInMemory:
+    def read(self) -> TextInMemory:
         """The arrays in memory: where a file shrinks meanwhile, reading raises, but a mapping ends the process (SIGBUS).
 
         Raises:
             BertwrightError: a file is missing, or no longer whole.
         """
         paths = (array_path(self.directory, self.part, array) for array in _ARRAYS)
-        return ShardInMemory(*(_load(path, mapped=False) for path in paths))
+        return TextInMemory(*(_load(path, mapped=False) for path in paths))
 
     def _map(self, array: str) -> npt.NDArray[Any]:
         return _load(array_path(self.directory, self.part, array), mapped=True)
 
 
 @dataclass(frozen=True, slots=True)
-class ShardInMemory:
-    """The arrays of a `Shard`, read."""
+class TextInMemory:
+    """What a `Shard` has, or several end to end, as arrays in memory."""
 
-    tokens: TokenArray
+    tokens: npt.NDArray[Any]
     sentences: OffsetArray
     documents: OffsetArray
 

@@ -19,7 +19,7 @@ from bertwright.data.instances import Instances, Section, batches, draw_instance
 from bertwright.data.shards import Shard, TokenCorpus
 from bertwright.errors import BertwrightError
 
-# Tokens of a section: 64 million take 128 MB of memory, and are drawn within seconds.
+# Tokens of a section: 64 million take 128 MB of memory, twice that while they are read, and are drawn within seconds.
 SECTION_TOKENS = 1 << 26
 # The second word of Philox's counter, which keeps the order of sections apart from all other draws under a seed.
 _LANE = 5

@@ -1,6 +1,7 @@
 """How sure one can be of a score: intervals by resampling examples, and the score of each source apart.
 
-A score is a function of the numbers of the examples that it is computed over, so that any measure fits.
+A score is a function of the numbers of the examples that it is computed over, so that any measure fits; or, many samples
+at once, of how often groups of like examples are drawn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far a long evaluation is: a bar on a terminal, a line now and then elsewhere."""
+"""How far a long measurement is: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class TokenProgress:
         self._title = title
         self._console = console
         self._bar: Progress | None = None
-        self._began = self._said = time.monotonic()
+        self._first: tuple[float, int] | None = None  # what comes before the first batch tells nothing of the pace
+        self._said = time.monotonic()
 
     def __enter__(self) -> TokenProgress:
-        self._began = self._said = time.monotonic()
-        if self._console.is_terminal:
+        # To a quiet console too, rich would divert standard output from everyone else.
+        if self._console.is_terminal and not self._console.quiet:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
@@ -43,9 +44,11 @@ class TokenProgress:
     def __call__(self, done: int, total: int) -> None:
         """Move the bar, or print a line if the last one is half a minute old."""
         now = time.monotonic()
-        rate = done / max(now - self._began, 1e-9)
+        began, before = self._first = self._first or (now, done)
+        rate = (done - before) / (now - began) if now > began else 0.0
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total, rate=f"{rate:,.0f} tokens/s")
+            shown = f"{rate:,.0f} tokens/s" if rate else ""
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total, rate=shown)
         elif now - self._said > SECONDS_BETWEEN_LINES:
             self._said = now
             left = (total - done) / max(rate, 1e-9)

@@ -22,10 +22,10 @@ from bertwright.data.packing import PackedBatch, Rows
 from bertwright.data.shards import TokenCorpus
 from bertwright.data.stream import Batch, Stream
 from bertwright.errors import BertwrightError, tell
-from bertwright.inference import Progress
 from bertwright.machine import Machine
 from bertwright.model import Pretraining
 from bertwright.noise import Noise
+from bertwright.telling import Progress
 from bertwright.training.loop import Share
 from bertwright.training.pretraining_recipe import PretrainingRecipe, at
 from bertwright.training.processes import ALONE, Processes

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from bertwright.inference import Progress, silent
 from bertwright.noise import Noise
+from bertwright.telling import Progress
 from bertwright.training.loop import Share
 
 Rows = npt.NDArray[np.int64]
@@ -78,7 +78,7 @@ class RowObjective:
         # Rows without weight, alone in a step, leave nothing to divide by.
         return Share(self.loss_sum(batch.rows, noise) / (batch.step_weight or 1.0), self.tokens(batch.rows), {})
 
-    def validate(self, progress: Progress = silent) -> dict[str, float]:
+    def validate(self, progress: Progress) -> dict[str, float]:
         """Measure the model as it is."""
         return self.measure(progress)
 

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from bertwright.errors import BertwrightError, tell
-from bertwright.inference import Progress
 from bertwright.noise import Noise
+from bertwright.telling import Progress
 from bertwright.training import state as saved_state
 from bertwright.training.optimizer import Optimizer
 from bertwright.training.processes import ALONE, Processes

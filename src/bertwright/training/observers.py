@@ -207,6 +207,8 @@ class ProgressBar:
         shown = ", ".join(f"{_SHORT.get(k, k)} {v:.4f}" for k, v in values.items())
         where = f"epoch {record['epoch']}: validation" if "epoch" in record else f"step {record['step']:,}: held-out"
         self._say(f"{where} {shown}")
+        if self._bar is not None and self._smooth:
+            self._bar.update(self._bar.task_ids[0], rate=", ".join(self._rates(record["step"])))
 
     def validating(self, done: int, total: int) -> None:
         """Say so in the place of the rate, or print a line."""
