@@ -28,6 +28,7 @@ from bertwright.data.packing import TokenTable
 from bertwright.evaluation.choices import NO_SOURCE, choice_metrics, choice_report, plot_choices
 from bertwright.predictor import mean_loss
 from bertwright.tasks.multiple_choice import MultipleChoice, side_by_side
+from bertwright.tasks.regularisation import TrainingLoss
 from command_line import run
 from tiny_model import BAD, GOOD, PLAIN, QUICK, write_jsonl, write_tsv
 
@@ -86,6 +87,27 @@ def test_loss_ranking_and_accuracy_are_those_of_each_example_alone(given: list[t
     assert measured["ranks"] == [ranks.count(rank) for rank in range(max(counts))]
     assert measured["chance_accuracy"] == pytest.approx(np.mean([1 / count for count in counts]))
     json.dumps([answers, measured])
+
+
+@given(LABELLED, st.integers(0, 1000), st.sampled_from([0.1, 0.5]))
+@settings(deadline=None, max_examples=30)
+def test_smoothing_is_that_of_torch_over_the_choices_of_each_example(
+    given: list[tuple[int, int]], seed: int, smoothing: float
+) -> None:
+    counts, right = [count for count, _ in given], [place for _, place in given]
+    ours = torch.tensor(np.random.default_rng(seed).normal(size=(sum(counts), 1)), requires_grad=True)
+    loss = TASK.loss(inputs(given), np.ones(1))
+    found = TrainingLoss(loss, smoothing=smoothing).sum(ours, np.arange(len(given)))
+    parts = torch.split(ours[:, 0], counts)
+    wanted = torch.stack(
+        [
+            F.cross_entropy(part, torch.tensor(place), label_smoothing=smoothing)
+            for part, place in zip(parts, right, strict=True)
+        ]
+    ).sum()
+    torch.testing.assert_close(found, wanted)
+    (gradient,), (expected,) = torch.autograd.grad(found, ours, retain_graph=True), torch.autograd.grad(wanted, ours)
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_extreme_scores_stay_finite() -> None:

@@ -16,6 +16,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from torch.distributions import Categorical, kl_divergence
 
 import bertwright as bw
 import command_line
@@ -177,6 +178,25 @@ def test_answers_without_a_place_are_measured_by_but_not_trained_on(tokenizer: T
     same = mean_loss(task.loss(alone, np.ones(1)), outputs[inputs.table.starts[1] :])
     assert mean_loss(loss, outputs) == pytest.approx(same)
     assert mean_loss(task.loss(encode(tokenizer, lost), np.ones(1)), outputs[: inputs.table.starts[1]]) == 0.0
+
+
+def test_two_passes_lie_apart_by_the_divergences_of_each_window(tokenizer: Tokenizer) -> None:
+    found, other = example("the day was so", ("day", (4, 7))), example("so it was the day and so", ("so", (0, 2)))
+    lost = example("the day was so", ("night", None))
+    inputs = encode(tokenizer, found, lost, other)
+    divergence = QuestionAnswering().loss(inputs, np.ones(1)).divergence
+    assert divergence is not None
+    random = np.random.default_rng(0)
+    both = [torch.from_numpy(random.normal(size=(inputs.table.tokens, 2))) for _ in range(2)]
+    parts = [torch.split(one, inputs.table.lengths.tolist()) for one in both]
+    apart = []
+    for one, two in zip(*parts, strict=True):
+        first, second = Categorical(logits=one.T), Categorical(logits=two.T)  # of the beginning and of the end
+        apart.append((kl_divergence(first, second) + kl_divergence(second, first)).mean() / 2)
+    assert len(apart) == 3
+    torch.testing.assert_close(divergence(*both, np.arange(3)), apart[0] + apart[2])  # none is trained on the lost one
+    swapped = [torch.cat([pieces[2], pieces[0]]) for pieces in parts]
+    torch.testing.assert_close(divergence(*swapped, np.array([2, 0])), apart[0] + apart[2])
 
 
 def test_a_step_of_windows_without_weight_changes_nothing_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from bertwright.evaluation.report import evaluation_report
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
 from bertwright.tasks.regularisation import classes_apart, weighted
-from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
+from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, fine
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
@@ -223,7 +223,7 @@ class Classification(Task):
 
 
 def _cross_entropy(logits_BC: Tensor, targets_B: Tensor, weights_C: Tensor, reduction: str, smoothing: float) -> Tensor:
-    logits_BC = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
+    logits_BC = fine(logits_BC)
     return F.cross_entropy(
         logits_BC, targets_B.to(logits_BC.device), weights_C.to(logits_BC), reduction=reduction, label_smoothing=smoothing
     )

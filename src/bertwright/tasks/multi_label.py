@@ -27,7 +27,7 @@ from bertwright.evaluation.report import per_class_table, per_source_table, scor
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
 from bertwright.tasks.regularisation import labels_apart, weighted
-from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, columns_of
+from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, columns_of, fine
 from bertwright.training.recipe import Recipe
 
 
@@ -181,7 +181,7 @@ class MultiLabel(Task):
         targets_UC, weights = torch.from_numpy(self.targets(inputs.examples)), torch.from_numpy(weights_C)
 
         def total(logits_BC: Tensor, units: IntArray) -> Tensor:
-            logits_BC = logits_BC if logits_BC.dtype == torch.float64 else logits_BC.float()
+            logits_BC = fine(logits_BC)
             targets_BC = targets_UC[torch.from_numpy(units)].to(logits_BC)
             entropies_BC = F.binary_cross_entropy_with_logits(
                 logits_BC, targets_BC, pos_weight=weights.to(logits_BC), reduction="none"

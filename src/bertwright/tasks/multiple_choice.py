@@ -28,7 +28,7 @@ from bertwright.evaluation.choices import choice_metrics, choice_report, plot_ch
 from bertwright.evaluation.plots import plot_reliability
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks.regularisation import classes_apart
-from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, columns_of
+from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, columns_of, fine
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
@@ -42,7 +42,7 @@ class MultipleChoice(Task):
     PIPELINE = "multiple-choice"
     METRICS: ClassVar = {"accuracy": "accuracy"}
     ASKED = ('"a text" --pair "an ending" --pair "another"', '["a text"], [["an ending", "another"]]')
-    OPTIONS = (Task.OPTIONS - {"pair", "label_names"}) | {"endings", "r_drop"}
+    OPTIONS = (Task.OPTIONS - {"pair", "label_names"}) | {"endings", "label_smoothing", "r_drop"}
 
     @classmethod
     def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[ChoiceExample]:
@@ -149,16 +149,22 @@ class MultipleChoice(Task):
         counts, right_U = inputs.counts, torch.from_numpy(self._right(inputs))
 
         def total(scores_R1: Tensor, units: IntArray) -> Tensor:
-            scores_R1 = scores_R1 if scores_R1.dtype == torch.float64 else scores_R1.float()
+            scores_R1 = fine(scores_R1)
             scores_UN = side_by_side(scores_R1[:, 0], counts[units])
             return F.cross_entropy(scores_UN, right_U[torch.from_numpy(units)].to(scores_UN.device), reduction="sum")
+
+        def even(scores_R1: Tensor, units: IntArray) -> Tensor:
+            scores_R1 = fine(scores_R1)
+            log_p_UN = side_by_side(scores_R1[:, 0], counts[units]).log_softmax(1)
+            log_p_UN = log_p_UN.masked_fill(log_p_UN.isneginf(), 0.0)  # a place without a choice has no share
+            return -(log_p_UN.sum(1) / torch.from_numpy(counts[units]).to(log_p_UN)).sum()
 
         def divergence(first_R1: Tensor, second_R1: Tensor, units: IntArray) -> Tensor:
             # A place without a choice has a probability of 0 in both, whose logarithm must be a number to be compared.
             both = (side_by_side(one[:, 0], counts[units]).clamp(min=-1e9) for one in (first_R1, second_R1))
             return classes_apart(*both).sum()
 
-        return Loss(np.ones(len(counts)), total, divergence=divergence)
+        return Loss(np.ones(len(counts)), total, even, divergence)
 
     def _scores(self, outputs_R1: FloatArray, inputs: Inputs) -> FloatArray:
         return np.asarray(side_by_side(torch.from_numpy(outputs_R1)[:, 0], inputs.counts).numpy())

@@ -36,7 +36,7 @@ from bertwright.evaluation.answers import (
 )
 from bertwright.model import BertConfig, SpanClassifier
 from bertwright.tasks.spans import Spans, best_spans, no_answer_scores
-from bertwright.tasks.task import Loss, Task
+from bertwright.tasks.task import Loss, Task, fine
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
@@ -66,7 +66,7 @@ class QuestionAnswering(Task):
     METRICS: ClassVar = TITLES
     ASKED: ClassVar = ('"a question" --pair "its context"', '["a question"], ["its context"]')
     DEFAULTS: ClassVar = {"max_length": 384, "stride": 128, "batch_size": 16, "epochs": 2}
-    OPTIONS: ClassVar = frozenset({"stride", "question_length", "answer_length"})
+    OPTIONS: ClassVar = frozenset({"stride", "question_length", "answer_length", "r_drop"})
 
     # ------------------------------------------------------------------------------------------- examples
 
@@ -181,11 +181,16 @@ class QuestionAnswering(Task):
         lengths_W = inputs.table.lengths
 
         def total(outputs_R2: Tensor, units: IntArray) -> Tensor:
-            outputs_R2 = outputs_R2 if outputs_R2.dtype == torch.float64 else outputs_R2.float()
-            losses_B = span_losses(outputs_R2, lengths_W[units], targets_W2[units])
+            losses_B = span_losses(fine(outputs_R2), lengths_W[units], targets_W2[units])
             return losses_B @ torch.from_numpy(weight_W[units]).to(losses_B)
 
-        return Loss(weight_W, total)
+        def divergence(first_R2: Tensor, second_R2: Tensor, units: IntArray) -> Tensor:
+            lengths_B = lengths_W[units]
+            first_R2, second_R2 = (_log_softmax(fine(one), lengths_B) for one in (first_R2, second_R2))
+            apart_R = ((first_R2.exp() - second_R2.exp()) * (first_R2 - second_R2)).mean(1) / 2
+            return apart_R @ torch.from_numpy(np.repeat(weight_W[units], lengths_B)).to(apart_R)
+
+        return Loss(weight_W, total, divergence=divergence)
 
     # ---------------------------------------------------------------------------- predictions and measures
 
@@ -331,20 +336,22 @@ def targets(inputs: Inputs) -> tuple[IntArray, FloatArray]:
 
 
 def span_losses(logits_R2: Tensor, lengths_B: npt.NDArray[np.int32], targets_B2: IntArray) -> Tensor:
-    """The mean of both cross-entropies of each window, B values, for the logits of windows that stand end to end.
+    """The mean of both cross-entropies of each window, B values, for the logits of windows that stand end to end."""
+    begins_B1 = (np.cumsum(lengths_B, dtype=np.int64) - lengths_B)[:, None]
+    chosen_B2 = torch.from_numpy(begins_B1 + targets_B2).to(logits_R2.device)
+    return -_log_softmax(logits_R2, lengths_B).gather(0, chosen_B2).mean(1)
 
-    Each window's softmax is over its own tokens: no padding, and no loop over windows.
-    """
-    lengths = torch.from_numpy(lengths_B.astype(np.int64))
-    begins_B1 = (torch.cumsum(lengths, 0) - lengths)[:, None]
-    owner_R = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(logits_R2.device)
-    chosen_B2 = logits_R2.gather(0, (begins_B1 + torch.from_numpy(targets_B2)).to(logits_R2.device))
+
+def _log_softmax(logits_R2: Tensor, lengths_B: npt.NDArray[np.int32]) -> Tensor:
+    """The logarithm of each window's softmax over its own tokens: no padding, and no loop over windows."""
+    B = len(lengths_B)
+    owner_R = torch.repeat_interleave(torch.arange(B), torch.from_numpy(lengths_B.astype(np.int64))).to(logits_R2.device)
     # Of each window its own highest logit is taken off, so that no exponential overflows and no sum is 0.
-    nothing = logits_R2.new_full(chosen_B2.shape, -torch.inf)
+    nothing = logits_R2.new_full((B, 2), -torch.inf)
     top_B2 = nothing.scatter_reduce(0, owner_R[:, None].expand(-1, 2), logits_R2.detach(), "amax")
-    shifted_R2 = (logits_R2 - top_B2.index_select(0, owner_R)).exp()
-    sums_B2 = torch.zeros_like(chosen_B2).index_add(0, owner_R, shifted_R2)
-    return (top_B2 + sums_B2.log() - chosen_B2).mean(1)
+    shifted_R2 = logits_R2 - top_B2.index_select(0, owner_R)
+    sums_B2 = torch.zeros_like(top_B2).index_add(0, owner_R, shifted_R2.exp())
+    return shifted_R2 - sums_B2.log().index_select(0, owner_R)
 
 
 def place(context: Context, first: int, last: int) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from bertwright.evaluation.report import per_source_table, scores_table
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
 from bertwright.tasks.regularisation import values_apart, weighted
-from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
+from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, fine
 from bertwright.training.recipe import Recipe
 
 
@@ -127,7 +127,7 @@ class Regression(Task):
         targets_U = torch.from_numpy(targets(inputs.examples))
 
         def total(outputs_B1: Tensor, units: IntArray) -> Tensor:
-            outputs_B1 = outputs_B1 if outputs_B1.dtype == torch.float64 else outputs_B1.float()
+            outputs_B1 = fine(outputs_B1)
             return F.mse_loss(outputs_B1[:, 0], targets_U[torch.from_numpy(units)].to(outputs_B1), reduction="sum")
 
         weight_U = np.ones(len(targets_U))

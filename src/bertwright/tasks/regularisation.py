@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bertwright.tasks.task import FloatArray, IntArray, Loss
+from bertwright.tasks.task import FloatArray, IntArray, Loss, fine
 from bertwright.training.recipe import Recipe
 
 
@@ -66,20 +66,20 @@ def classes_apart(first_RC: Tensor, second_RC: Tensor) -> Tensor:
 
     What is at minus infinity in both is no class of its row.
     """
-    first_RC, second_RC = F.log_softmax(_fine(first_RC), -1), F.log_softmax(_fine(second_RC), -1)
+    first_RC, second_RC = F.log_softmax(fine(first_RC), -1), F.log_softmax(fine(second_RC), -1)
     difference_RC = (first_RC - second_RC).masked_fill(first_RC.isneginf() & second_RC.isneginf(), 0.0)
     return ((first_RC.exp() - second_RC.exp()) * difference_RC).sum(-1) / 2
 
 
 def labels_apart(first_RC: Tensor, second_RC: Tensor) -> Tensor:
     """Divergence_R of two outputs of which each number's sigmoid is a probability: KL both ways, the mean over all."""
-    first_RC, second_RC = _fine(first_RC), _fine(second_RC)
+    first_RC, second_RC = fine(first_RC), fine(second_RC)
     return ((first_RC.sigmoid() - second_RC.sigmoid()) * (first_RC - second_RC)).mean(-1) / 2
 
 
 def values_apart(first_RC: Tensor, second_RC: Tensor) -> Tensor:
     """Divergence_R of two outputs that are values: the squared difference, summed over the numbers of a row."""
-    return (_fine(first_RC) - _fine(second_RC)).square().sum(-1)
+    return (fine(first_RC) - fine(second_RC)).square().sum(-1)
 
 
 def weighted(
@@ -99,7 +99,3 @@ def weighted(
         return (apart_R * weights[torch.from_numpy(which)].to(apart_R)).sum()
 
     return divergence
-
-
-def _fine(outputs_RC: Tensor) -> Tensor:
-    return outputs_RC if outputs_RC.dtype == torch.float64 else outputs_RC.float()

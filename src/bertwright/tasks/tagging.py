@@ -48,7 +48,7 @@ from bertwright.model import BertConfig, TokenClassifier
 from bertwright.tasks import labels as names
 from bertwright.tasks.classification import softmax
 from bertwright.tasks.regularisation import classes_apart, weighted
-from bertwright.tasks.task import FloatArray, IntArray, Loss, Task
+from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, fine
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
@@ -261,7 +261,7 @@ class Tagging(Task):
         before_W = np.concatenate([[0.0], np.cumsum(weight_W)])
 
         def total(logits_RC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
-            logits_RC = logits_RC if logits_RC.dtype == torch.float64 else logits_RC.float()
+            logits_RC = fine(logits_RC)
             targets_R = targets_W[torch.from_numpy(table.outputs(units))].to(logits_RC.device)
             return F.cross_entropy(logits_RC, targets_R, weights.to(logits_RC), reduction="sum", label_smoothing=smoothing)
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.console import RenderableType
 from torch import Tensor
 
@@ -49,6 +50,11 @@ class Loss:
     sum: Callable[[Tensor, IntArray], Tensor]
     even: Callable[[Tensor, IntArray], Tensor] | None = None
     divergence: Callable[[Tensor, Tensor, IntArray], Tensor] | None = None
+
+
+def fine(outputs_RC: Tensor) -> Tensor:
+    """The outputs in float32, or finer if they are: no loss is computed in half precision."""
+    return outputs_RC if outputs_RC.dtype == torch.float64 else outputs_RC.float()
 
 
 class Task(ABC):
