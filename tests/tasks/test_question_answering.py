@@ -187,16 +187,16 @@ def test_two_passes_lie_apart_by_the_divergences_of_each_window(tokenizer: Token
     divergence = QuestionAnswering().loss(inputs, np.ones(1)).divergence
     assert divergence is not None
     random = np.random.default_rng(0)
-    both = [torch.from_numpy(random.normal(size=(inputs.table.tokens, 2))) for _ in range(2)]
-    parts = [torch.split(one, inputs.table.lengths.tolist()) for one in both]
+    one, two = (torch.from_numpy(random.normal(size=(inputs.table.tokens, 2))) for _ in range(2))
+    ones, twos = (torch.split(logits, inputs.table.lengths.tolist()) for logits in (one, two))
     apart = []
-    for one, two in zip(*parts, strict=True):
-        first, second = Categorical(logits=one.T), Categorical(logits=two.T)  # of the beginning and of the end
+    for first_L2, second_L2 in zip(ones, twos, strict=True):
+        first, second = Categorical(logits=first_L2.T), Categorical(logits=second_L2.T)  # of the beginning and of the end
         apart.append((kl_divergence(first, second) + kl_divergence(second, first)).mean() / 2)
     assert len(apart) == 3
-    torch.testing.assert_close(divergence(*both, np.arange(3)), apart[0] + apart[2])  # none is trained on the lost one
-    swapped = [torch.cat([pieces[2], pieces[0]]) for pieces in parts]
-    torch.testing.assert_close(divergence(*swapped, np.array([2, 0])), apart[0] + apart[2])
+    torch.testing.assert_close(divergence(one, two, np.arange(3)), apart[0] + apart[2])  # none is trained on the lost one
+    last, before = (torch.cat([parts[2], parts[0]]) for parts in (ones, twos))
+    torch.testing.assert_close(divergence(last, before, np.array([2, 0])), apart[0] + apart[2])
 
 
 def test_a_step_of_windows_without_weight_changes_nothing_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:

@@ -416,7 +416,7 @@ def test_evaluating_is_the_same_from_python_and_from_the_command_line(
     assert "F1 of spans" in result.out
     other = tmp_path / "other.csv"
     other.write_text("\n\n".join("\n".join(f"{t},{w}" for w, t in zip(*one, strict=True)) for one in made(30, 1)))
-    how = {"delimiter": ",", "token_column": "2", "tag_column": "1"}
+    how: dict[str, Any] = {"delimiter": ",", "token_column": "2", "tag_column": "1"}
     assert model.evaluate(other, **how).metrics == found.metrics
     flags = [part for name, value in how.items() for part in (f"--{name.replace('_', '-')}", value)]
     assert run("evaluate", tagger, other, *flags, "--out", tmp_path / "o", "--metric", "recall").code == 0
