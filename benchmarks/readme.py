@@ -104,15 +104,15 @@ def quality() -> str:
 def two_steps() -> str:
     """What the first step is worth: three tasks from pretrained and from random weights."""
     found = {task: records.held(f"two_steps_{task.lower()}") for task in ("CoLA", "RTE", "banking77")}
-    of_task = {task: held for task, held in found.items() if held and len(held["starts"]) == 2}  # one alone compares nothing
+    # One start alone compares nothing.
+    of_task = {task: held for task, held in found.items() if held and len(held["starts"]) == 2}
     made = next(iter(of_task.values()))["pretraining"]["metrics"]
     heldout, training = made["heldout"], made["training"]
     files = ", ".join(f"[{task}](benchmarks/results/two_steps_{task.lower()}.json)" for task in of_task)
     lines = [
-        f"What a first step of {training['seconds_in_all'] / 60:.0f} minutes on the two cores is worth to the second: a mini "
-        "(4 layers, 256 wide) made from",
-        f"{training['tokens'] / 1e6:.1f} M tokens of Wikipedia (held-out text: masked words {heldout['mlm_accuracy']:.0%} right, "
-        f"next sentence {heldout['nsp_accuracy']:.0%}),",
+        f"What a first step of {training['seconds_in_all'] / 60:.0f} minutes on two cores is worth to the second: a mini",
+        f"(4 layers, 256 wide) made from {training['tokens'] / 1e6:.1f} M tokens of Wikipedia (held-out text: masked words "
+        f"{heldout['mlm_accuracy']:.0%} right, next sentence {heldout['nsp_accuracy']:.0%}),",
         "fine-tuned for four epochs, beside the same model with random weights. Each has the best of its learning rates by",
         f"validation; scores on test ({files}):",
         "",
@@ -122,7 +122,9 @@ def two_steps() -> str:
     for task, held in of_task.items():
         starts = held["starts"]
         spread = {name: one["over_seeds"]["test"] for name, one in starts.items()}
-        cells = [f"{spread[name]['mean']:.3f} ± {spread[name]['standard_deviation']:.3f}" for name in ("random", "pretrained")]
+        cells = [
+            f"{spread[name]['mean']:.3f} ± {spread[name]['standard_deviation']:.3f}" for name in ("random", "pretrained")
+        ]
         gain = spread["pretrained"]["mean"] - spread["random"]["mean"]
         measure = starts["random"]["metric"].replace("_", " ")
         lines.append(f"| {task} | {measure} | {len(starts['random']['seeds'])} | {' | '.join(cells)} | {gain:+.3f} |")
