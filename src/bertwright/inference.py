@@ -54,7 +54,7 @@ def run(
     ``progress`` is told after each batch.
     """
     results: npt.NDArray[np.float64] | None = None
-    done, total = 0, int(table.lengths.sum())
+    done, total = 0, table.tokens
     with torch.inference_mode(), machine.computing():
         for which in batches_by_length(table.lengths, machine.token_budget):
             batch = table.pack(which)

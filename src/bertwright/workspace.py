@@ -42,22 +42,22 @@ _REMEDY = "choose an --out that can be written, with space left"
 Kind = TypeVar("Kind", bound=Options)
 
 
-_BEGUN_BY: ContextVar[str | None] = ContextVar("begun_by", default=None)
+_COMMAND: ContextVar[str | None] = ContextVar("command", default=None)
 
 
 @contextlib.contextmanager
 def named_command(command: str) -> Iterator[None]:
     """Inside, it is this command that goes on with a run: one that calls another's function, and does more."""
-    token = _BEGUN_BY.set(command)
+    token = _COMMAND.set(command)
     try:
         yield
     finally:
-        _BEGUN_BY.reset(token)
+        _COMMAND.reset(token)
 
 
 def resume_command(command: str, out: Path) -> str:
     """What to type to go on with an unfinished run of ``bertwright COMMAND``."""
-    command = _BEGUN_BY.get() or command
+    command = _COMMAND.get() or command
     return f"{program()} {command} --resume --out {shlex.quote(str(out))}"
 
 

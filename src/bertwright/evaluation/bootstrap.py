@@ -15,7 +15,6 @@ import numpy.typing as npt
 from bertwright.errors import BertwrightError
 
 IntArray = npt.NDArray[np.int64]
-
 FloatArray = npt.NDArray[np.float64]
 
 SAMPLES = 1000

@@ -44,12 +44,14 @@ class TokenProgress:
     def __call__(self, done: int, total: int) -> None:
         """Move the bar, or print a line if the last one is half a minute old."""
         now = time.monotonic()
-        began, before = self._first = self._first or (now, done)
+        if self._first is None:
+            self._first, self._said = (now, done), now
+        began, before = self._first
         rate = (done - before) / (now - began) if now > began else 0.0
         if self._bar is not None:
             shown = f"{rate:,.0f} tokens/s" if rate else ""
             self._bar.update(self._bar.task_ids[0], completed=done, total=total, rate=shown)
-        elif now - self._said > SECONDS_BETWEEN_LINES:
+        elif now - self._said >= SECONDS_BETWEEN_LINES:
             self._said = now
             left = (total - done) / max(rate, 1e-9)
             line = f"{self._title}: {done / total:.0%}, {rate:,.0f} tokens/s, {left:.0f} s left"
