@@ -75,7 +75,8 @@ def measured(task: str, variant: str, seed: int, arguments: argparse.Namespace, 
     paths = {name: str(arguments.data / TASKS[task][name]) for name in ("train", "test")}
     run = finetune(
         TASKS[task] | paths | VARIANTS[variant] | ({"steps": arguments.steps} if arguments.steps else {}),
-        model=arguments.model, seed=seed, threads=arguments.threads, out=out, overwrite=True, console=Console(quiet=True),
+        model=arguments.model, seed=seed, threads=arguments.threads, precision=arguments.precision, out=out,
+        overwrite=True, console=Console(quiet=True),
     )  # fmt: skip
     return {
         "seed": seed,
@@ -193,12 +194,16 @@ def main() -> None:
     parser.add_argument("--variant", nargs="+", default=list(VARIANTS), choices=tuple(VARIANTS))
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--steps", type=int, help="a trial of so many steps, with a result file of its own")
     parser.add_argument("--weights", type=Path, help="keep the models here, and measure soups of them")
     parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
     arguments = parser.parse_args()
     task, name = arguments.task, f"stability_{arguments.task}" + ("_trial" if arguments.steps else "")
-    setting = {"model": arguments.model, "task": task, "metric": TASKS[task]["metric"], "steps": arguments.steps}
+    setting = {
+        "model": arguments.model, "task": task, "metric": TASKS[task]["metric"], "steps": arguments.steps,
+        "precision": arguments.precision,
+    }  # fmt: skip
     for variant in [] if arguments.table else arguments.variant:
         for seed in range(arguments.seeds):
             if is_there(held(name, setting), variant, seed):

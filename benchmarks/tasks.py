@@ -50,6 +50,8 @@ TASKS: dict[str, Options] = {
     "weibo_ner": {"data": "zh", "learning_rate": 3e-4, "epochs": 20} | CHINESE,
 }
 BESIDE_TRAINER = ("cola", "rte", "conll2003", "squad")
+# Of scores. Times are taken in float32 on both sides.
+PRECISION = {"bertwright": "bfloat16", "trainer": "float32"}
 STEPS = {"bertwright": 40, "trainer": 12}
 WARM_UP = {"bertwright": 5, "trainer": 2}
 # Timed without tests, which are no part of training, and at the length that the example scripts cut texts to.
@@ -70,9 +72,9 @@ def options_of(task: str, data: Path, folder: Path) -> Options:
     return chosen
 
 
-def ours(options: Options, seed: int, *, threads: int, steps: int | None, folder: Path) -> dict[str, Any]:
+def ours(options: Options, seed: int, *, threads: int, precision: str, steps: int | None, folder: Path) -> dict[str, Any]:
     """Fine-tune through the function that users call."""
-    same = {"device": "cpu", "precision": "float32", "threads": threads, "steps": steps}  # as the Trainer has them
+    same = {"device": "cpu", "precision": precision, "threads": threads, "steps": steps}
     run = finetune(options | same, seed=seed, out=str(folder / "run"), overwrite=True, console=Console(quiet=True))
     history = [record for record in read_history(run.out / "history.jsonl") if record["kind"] == "step"]
     scores = {name: run.metrics[name] for name in ("validation", "test") if name in run.metrics}
@@ -80,7 +82,7 @@ def ours(options: Options, seed: int, *, threads: int, steps: int | None, folder
 
 
 def measured(
-    by: str, task: str, data: Path, seed: int, threads: int, steps: int | None, padding: str = "script"
+    by: str, task: str, data: Path, seed: int, threads: int, precision: str, steps: int | None, padding: str = "script"
 ) -> dict[str, Any]:
     """One fine-tuning, or so many steps of one, and the machine's peak beside it."""
     with tempfile.TemporaryDirectory() as name:
@@ -90,7 +92,7 @@ def measured(
         torch.set_num_threads(threads)
         peak = matrix_product_peak() if steps else 0.0
         if by == "bertwright":
-            result = ours(options, seed, threads=threads, steps=steps, folder=Path(name))
+            result = ours(options, seed, threads=threads, precision=precision, steps=steps, folder=Path(name))
         else:
             result = trainers.trained(options, seed, threads=threads, steps=steps, padding=padding)
     return result | {"peak_gflops": max(peak, matrix_product_peak()) if steps else None}
@@ -105,13 +107,14 @@ def apart(*arguments: Any) -> dict[str, Any]:
 def quality(task: str, arguments: argparse.Namespace) -> None:
     """Scores of each seed, and their mean and standard deviation."""
     name = f"task_{task}" + ("_trainer" if arguments.by == "trainer" else "")
-    setting = {"by": arguments.by, "options": {k: v for k, v in TASKS[task].items() if k != "data"}}
+    precision = PRECISION[arguments.by]
+    setting = {"by": arguments.by, "precision": precision, "options": {k: v for k, v in TASKS[task].items() if k != "data"}}
     held = records.held(name) or {}
     seeds = held.get("seeds", []) if held.get("setting") == setting else []
     for seed in range(arguments.seeds):
         if any(one["seed"] == seed for one in seeds):
             continue
-        result = measured(arguments.by, task, arguments.data, seed, arguments.threads, None, "longest")
+        result = measured(arguments.by, task, arguments.data, seed, arguments.threads, precision, None, "longest")
         scores = {part: {name: result[part][name] for name in result["metrics"]} for part in ("validation", "test")}
         seeds.append({"seed": seed, "seconds": sum(result["times"]), "commit": records.commit()} | scores)
         print(task, arguments.by, seeds[-1], flush=True)
@@ -137,7 +140,7 @@ def time_beside(task: str, arguments: argparse.Namespace) -> None:
     rounds: dict[str, list[dict[str, Any]]] = {by: [] for by in STEPS}
     for number in range(arguments.rounds):
         for by, steps in STEPS.items():
-            result = apart(by, task, arguments.data, number, arguments.threads, steps)
+            result = apart(by, task, arguments.data, number, arguments.threads, "float32", steps)
             step = statistics.fmean(result["times"][WARM_UP[by] :])
             rounds[by].append({"seconds_a_step": step, "peak_gflops": result["peak_gflops"]})
             print(f"round {number + 1} {task} {by:10} {step:.3f} s a step", flush=True)
