@@ -21,8 +21,8 @@ import torch
 import bertwright
 from bertwright import checkpoint
 from bertwright.data.inputs import Inputs
-from bertwright.finetuning import gather
 from bertwright.machine import Machine
+from bertwright.materials import gather
 from bertwright.merging import merged
 from bertwright.tasks import question_answering
 

@@ -372,18 +372,20 @@ def test_random_weights_of_a_published_size(fit: Fit, tiny_dir: Path, tmp_path: 
     assert config.vocab_size == made.model.tokenizer.vocab_size
 
 
-def test_random_weights_of_a_size_of_ones_own(fit: Fit, tiny_dir: Path, tmp_path: Path) -> None:
-    size = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 40}
+SIZE = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
+
+
+def of_own_size(size: dict[str, int], tiny_dir: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """A config.json of this size, and the options to train such a model."""
     file = tmp_path / "config.json"
     file.write_text(json.dumps(size))
     train = write_tsv(tmp_path / "t.tsv", rows(40))
-    options: dict[str, Any] = {
-        "train": train,
-        "config": file,
-        "tokenizer": tiny_dir,
-        "out": tmp_path / "o",
-        "console": QUIET,
-    }
+    return file, {"train": train, "config": file, "tokenizer": tiny_dir, "out": tmp_path / "o", "console": QUIET}
+
+
+def test_random_weights_of_a_size_of_ones_own(fit: Fit, tiny_dir: Path, tmp_path: Path) -> None:
+    size = SIZE | {"num_hidden_layers": 3}
+    file, options = of_own_size(size, tiny_dir, tmp_path)
     config = finetune(QUICK | {"epochs": 1}, **options).model.model.config
     assert {name: getattr(config, name) for name in size} == size
     file.write_text(json.dumps(size | {"vocab_size": 5}))
@@ -392,8 +394,7 @@ def test_random_weights_of_a_size_of_ones_own(fit: Fit, tiny_dir: Path, tmp_path
 
 
 def test_a_size_without_segments_takes_no_pairs(tiny_dir: Path, tmp_path: Path) -> None:
-    size = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
-    (tmp_path / "config.json").write_text(json.dumps(size | {"type_vocab_size": 1}))
+    (tmp_path / "config.json").write_text(json.dumps(SIZE | {"type_vocab_size": 1}))
     train = write_jsonl(tmp_path / "t.jsonl", [{"text": "a b", "pair": "c", "label": str(n % 2)} for n in range(20)])
     options: dict[str, Any] = {"train": train, "pair": "pair", "config": tmp_path / "config.json", "tokenizer": tiny_dir}
     with pytest.raises(BertwrightError, match="type_vocab_size is 1; pairs need 2"):
@@ -401,17 +402,7 @@ def test_a_size_without_segments_takes_no_pairs(tiny_dir: Path, tmp_path: Path) 
 
 
 def test_a_size_that_changed_is_no_resume(tiny_dir: Path, tmp_path: Path) -> None:
-    size = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(size))
-    train = write_tsv(tmp_path / "t.tsv", rows(40))
-    options: dict[str, Any] = {
-        "train": train,
-        "config": file,
-        "tokenizer": tiny_dir,
-        "out": tmp_path / "o",
-        "console": QUIET,
-    }
+    file, options = of_own_size(SIZE, tiny_dir, tmp_path)
 
     shares = itertools.count()
 
@@ -425,7 +416,7 @@ def test_a_size_that_changed_is_no_resume(tiny_dir: Path, tmp_path: Path) -> Non
         patch.setattr(RowObjective, "share", stop_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             finetune(QUICK | {"save_every": 1}, **options)
-    file.write_text(json.dumps(size | {"num_attention_heads": 4}))  # the same shapes
+    file.write_text(json.dumps(SIZE | {"num_attention_heads": 4}))  # the same shapes
     with pytest.raises(BertwrightError, match="the model to start from, are no longer those that this run began with"):
         finetune(resume=True, **options)
 

@@ -11,8 +11,8 @@ import pytest
 import transformers
 
 from benchmarks import trainers
-from bertwright.finetuning import gather
 from bertwright.machine import Machine
+from bertwright.materials import gather
 from bertwright.merging import merged
 from bertwright.predictor import Predictor, mean_loss
 from tiny_model import BAD, GOOD, QUICK, rows, write_jsonl

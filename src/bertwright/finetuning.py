@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bertwright import atomic, card, inference, soup
-from bertwright.data.hub_rows import local_file
-from bertwright.data.inputs import Inputs
 from bertwright.data.packing import spans
 from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.files import write_evaluation
@@ -34,15 +32,16 @@ from bertwright.evaluation.plots import plot_training
 from bertwright.evaluation.progress import TokenProgress
 from bertwright.interrupts import Stopped, Stopping, stop_on_signal
 from bertwright.machine import Machine
+from bertwright.materials import Materials, Split, gather
 from bertwright.merging import merged, with_rows
 from bertwright.model import Headed
 from bertwright.noise import Noise
-from bertwright.predictor import Evaluation, Predictor, chosen_metric, mean_loss
-from bertwright.starting_point import StartingPoint, frozen_parts, starting_point
+from bertwright.predictor import Evaluation, Predictor, mean_loss
+from bertwright.starting_point import frozen_parts
 from bertwright.tasks import options_of_tasks, task_class
 from bertwright.tasks.regularisation import TrainingLoss
 from bertwright.tasks.task import Task
-from bertwright.telling import Progress, Say, teller
+from bertwright.telling import Progress, teller
 from bertwright.training import vocabulary
 from bertwright.training.epochs import Epochs, RowObjective, Rows
 from bertwright.training.loop import Observer, Outcome, Plan, train
@@ -70,32 +69,6 @@ class Run:
     def interrupted(self) -> bool:
         """Whether it was ended early."""
         return self.stopped_by != 0
-
-
-@dataclass(frozen=True)
-class Split:
-    """One part of the data, read and encoded."""
-
-    name: str
-    inputs: Inputs
-
-
-@dataclass(frozen=True)
-class Materials:
-    """All that the seeds of a run share."""
-
-    recipe: Recipe
-    machine: Machine
-    start: StartingPoint
-    task: Task
-    metric: str
-    train: Split
-    validation: Split
-    tests: tuple[Split, ...]
-
-    def score(self, validation: Mapping[str, float]) -> float:
-        """How good a model is by its validation: the higher, the better."""
-        return -validation["loss"] if self.metric == "loss" else validation[self.metric]
 
 
 class Trained:
@@ -154,78 +127,8 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
     machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
     materials = gather(chosen, machine, say)
     with stop_on_signal(say) as stopping, place.guarded():
-        place.begin(materials.recipe, _as_bytes(materials))
+        place.begin(materials.recipe, materials.as_bytes())
         return _run_seeds(materials, place, console, stopping)
-
-
-def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
-    """Read, split, check and encode the rows that a recipe names, and read the checkpoint that it starts from.
-
-    Raises:
-        BertwrightError: anything about them that a user can mend.
-    """
-    if recipe.train is None:
-        raise BertwrightError("--train is missing: name the file with the training rows, or a known data set")
-    kind = task_class(recipe.task)
-    chosen_metric(kind, recipe.metric)  # a wrong name is told before any file is read
-
-    def read(source: str) -> list[Any]:
-        return list(kind.read(local_file(source), recipe, labelled=True))
-
-    rows = read(recipe.train)
-    task = kind.learn(rows, recipe)
-    metric = chosen_metric(task, recipe.metric)
-    task.class_weights(recipe.class_weights, None)  # a wrong setting is told before the work
-    if recipe.validation is not None:
-        validation = read(recipe.validation)
-        say(f"{len(rows):,} training rows, {len(validation):,} validation rows")
-    else:
-        inside, aside, how = task.split(rows, recipe.validation_fraction, recipe.split_seed)
-        if not aside:
-            raise BertwrightError(f"{recipe.train}: {len(rows)} rows are too few to set some aside; give --validation")
-        validation, rows = [rows[i] for i in aside], [rows[i] for i in inside]
-        say(
-            f"{len(rows):,} training rows; {len(validation):,} set aside for validation "
-            f"({recipe.validation_fraction:.0%} {how}, seed {recipe.split_seed})"
-        )
-    tests = {name: read(source) for name, source in recipe.test_sets().items()}
-    for part in (rows, validation, *tests.values()):
-        task.check(part, recipe, labelled=True)
-    start = starting_point(recipe, task, say)
-    recipe = dataclasses.replace(recipe, revision=start.commit or recipe.revision)  # so that the recipe repeats the run
-
-    def split(name: str, examples: Sequence[Any]) -> Split:
-        inputs = task.encode(start.tokenizer, examples, recipe)
-        inputs.tell_cut(f"{name} rows", recipe.max_length)
-        if int(inputs.table.token_type_ids.max(initial=0)) >= start.config.type_vocab_size:
-            raise BertwrightError(f"{start.origin}: type_vocab_size is {start.config.type_vocab_size}; pairs need 2")
-        return Split(name, inputs)
-
-    training = split("training", rows)
-    say(task.describe(training.inputs))
-    say(f"{training.inputs.table.tokens:,} training tokens, {training.inputs.table.lengths.mean():.1f} a sequence")
-    return Materials(
-        recipe,
-        machine,
-        start,
-        task,
-        metric,
-        training,
-        split("validation", validation),
-        tuple(split(name, examples) for name, examples in tests.items()),
-    )
-
-
-def _as_bytes(materials: Materials) -> Iterator[bytes]:
-    """What the saved states of a run depend on: the weights to start from, the encoded rows, and their answers."""
-    yield json.dumps(materials.start.config.to_dict()).encode()
-    for name in sorted(materials.start.tensors):
-        yield name.encode()
-        yield materials.start.tensors[name].flatten().view(torch.uint8).numpy().tobytes()
-    for part in (materials.train.inputs, materials.validation.inputs):
-        yield part.table.input_ids.tobytes()
-        yield part.table.lengths.tobytes()
-        yield json.dumps([row.answer for row in part.examples]).encode()
 
 
 def _run_seeds(materials: Materials, place: Workspace, console: Console, stopping: Stopping) -> Run:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import functools
 import io
 import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertwright.atomic import atomic_write_bytes
 from bertwright.errors import BertwrightError
 from bertwright.evaluation.report import shortened
 
@@ -123,11 +123,4 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         raise BertwrightError(f"cannot write the plot {target}; plots are PNG files, so give a name that ends in .png")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}")
-    try:
-        temporary.write_bytes(picture.getvalue())
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = error.strerror or str(error)
-        raise BertwrightError(f"cannot write the plot {target}: {reason}; give a place that can be written") from error
+    atomic_write_bytes(target, picture.getvalue())

@@ -1,0 +1,117 @@
+"""What the seeds of a fine-tuning share: rows read, split, checked and encoded, and the weights that each starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bertwright.data.hub_rows import local_file
+from bertwright.data.inputs import Inputs
+from bertwright.errors import BertwrightError
+from bertwright.machine import Machine
+from bertwright.predictor import chosen_metric
+from bertwright.starting_point import StartingPoint, starting_point
+from bertwright.tasks import task_class
+from bertwright.tasks.task import Task
+from bertwright.telling import Say
+from bertwright.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of the data, read and encoded."""
+
+    name: str
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
+class Materials:
+    """All that the seeds of a run share."""
+
+    recipe: Recipe
+    machine: Machine
+    start: StartingPoint
+    task: Task
+    metric: str
+    train: Split
+    validation: Split
+    tests: tuple[Split, ...]
+
+    def score(self, validation: Mapping[str, float]) -> float:
+        """How good a model is by its validation: the higher, the better."""
+        return -validation["loss"] if self.metric == "loss" else validation[self.metric]
+
+    def as_bytes(self) -> Iterator[bytes]:
+        """What the saved states of a run depend on: the weights to start from, the encoded rows, and their answers."""
+        yield json.dumps(self.start.config.to_dict()).encode()
+        for name in sorted(self.start.tensors):
+            yield name.encode()
+            yield self.start.tensors[name].flatten().view(torch.uint8).numpy().tobytes()
+        for part in (self.train.inputs, self.validation.inputs):
+            yield part.table.input_ids.tobytes()
+            yield part.table.lengths.tobytes()
+            yield json.dumps([row.answer for row in part.examples]).encode()
+
+
+def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
+    """Read, split, check and encode the rows that a recipe names, and read the checkpoint that it starts from.
+
+    Raises:
+        BertwrightError: anything about them that a user can mend.
+    """
+    if recipe.train is None:
+        raise BertwrightError("--train is missing: name the file with the training rows, or a known data set")
+    kind = task_class(recipe.task)
+    chosen_metric(kind, recipe.metric)  # a wrong name is told before any file is read
+
+    def read(source: str) -> list[Any]:
+        return list(kind.read(local_file(source), recipe, labelled=True))
+
+    rows = read(recipe.train)
+    task = kind.learn(rows, recipe)
+    metric = chosen_metric(task, recipe.metric)
+    task.class_weights(recipe.class_weights, None)  # a wrong setting is told before the work
+    if recipe.validation is not None:
+        validation = read(recipe.validation)
+        say(f"{len(rows):,} training rows, {len(validation):,} validation rows")
+    else:
+        inside, aside, how = task.split(rows, recipe.validation_fraction, recipe.split_seed)
+        if not aside:
+            raise BertwrightError(f"{recipe.train}: {len(rows)} rows are too few to set some aside; give --validation")
+        validation, rows = [rows[i] for i in aside], [rows[i] for i in inside]
+        say(
+            f"{len(rows):,} training rows; {len(validation):,} set aside for validation "
+            f"({recipe.validation_fraction:.0%} {how}, seed {recipe.split_seed})"
+        )
+    tests = {name: read(source) for name, source in recipe.test_sets().items()}
+    for part in (rows, validation, *tests.values()):
+        task.check(part, recipe, labelled=True)
+    start = starting_point(recipe, task, say)
+    recipe = dataclasses.replace(recipe, revision=start.commit or recipe.revision)  # so that the recipe repeats the run
+
+    def split(name: str, examples: Sequence[Any]) -> Split:
+        inputs = task.encode(start.tokenizer, examples, recipe)
+        inputs.tell_cut(f"{name} rows", recipe.max_length)
+        if int(inputs.table.token_type_ids.max(initial=0)) >= start.config.type_vocab_size:
+            raise BertwrightError(f"{start.origin}: type_vocab_size is {start.config.type_vocab_size}; pairs need 2")
+        return Split(name, inputs)
+
+    training = split("training", rows)
+    say(task.describe(training.inputs))
+    say(f"{training.inputs.table.tokens:,} training tokens, {training.inputs.table.lengths.mean():.1f} a sequence")
+    return Materials(
+        recipe,
+        machine,
+        start,
+        task,
+        metric,
+        training,
+        split("validation", validation),
+        tuple(split(name, examples) for name, examples in tests.items()),
+    )
