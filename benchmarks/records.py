@@ -66,3 +66,9 @@ def write(name: str, results: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     atomic_write_text(path, json.dumps(record, indent=1) + "\n")
     return path
+
+
+def spread(found: dict[str, float | None]) -> str:
+    """A mean with its standard deviation over seeds, as tables have it."""
+    deviation = found["standard_deviation"]
+    return f"{found['mean']:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")

@@ -6,19 +6,22 @@
     python -m benchmarks.tasks table
 
 ``quality`` fine-tunes once for each seed and writes ``results/task_NAME.json`` after every one; seeds that it holds are not
-run again, so that a broken off benchmark goes on where it was. ``time`` takes turns, each measurement in a fresh process:
-the mean step of either side, and the median over as many rounds as asked. The Trainer pads as its example
-scripts do when it is timed; for scores it pads to the longest of each batch, which changes nothing but the time.
+run again, so that a broken off benchmark goes on where it was; with ``--runs FOLDER`` within a seed too. ``time`` takes
+turns, each measurement in a fresh process: the mean step of either side, and the median over as many rounds as asked. The
+Trainer pads as its example scripts do when it is timed; for scores it pads to the longest of each batch, which changes
+nothing but the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import random
 import statistics
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from benchmarks import records, trainers
 from benchmarks.peers import matrix_product_peak
 from bertwright.finetuning import finetune
 from bertwright.training.observers import read_history
+from bertwright.training.recipe import Recipe
 
 Options = dict[str, Any]
 
@@ -74,26 +78,41 @@ def options_of(task: str, data: Path, folder: Path) -> Options:
 
 def ours(options: Options, seed: int, *, threads: int, precision: str, steps: int | None, folder: Path) -> dict[str, Any]:
     """Fine-tune through the function that users call."""
-    same = {"device": "cpu", "precision": precision, "threads": threads, "steps": steps}
-    run = finetune(options | same, seed=seed, out=str(folder / "run"), overwrite=True, console=Console(quiet=True))
+    out = folder / "model"
+    begun = {"resume": True} if folder.joinpath("model.training", Recipe.FILE).exists() else {"overwrite": True}
+    same = {"device": "cpu", "precision": precision, "threads": threads, "steps": steps, "save_every": 0 if steps else 200}
+    run = finetune(options | same | begun, seed=seed, out=str(out), console=Console(quiet=True))
     history = [record for record in read_history(run.out / "history.jsonl") if record["kind"] == "step"]
     scores = {name: run.metrics[name] for name in ("validation", "test") if name in run.metrics}
     return {"times": [record["seconds"] for record in history], "metrics": list(run.model.task.metrics)} | scores
 
 
+@contextlib.contextmanager
+def folder_of(runs: Path | None, task: str, seed: int) -> Iterator[Path]:
+    """Where one run writes: below ``runs``, where it stays, or in a place that is gone afterwards."""
+    if runs is None:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+    else:
+        folder = runs / task / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+
 def measured(
-    by: str, task: str, data: Path, seed: int, threads: int, precision: str, steps: int | None, padding: str = "script"
+    by: str, task: str, data: Path, seed: int, threads: int, precision: str, steps: int | None, runs: Path | None = None
 ) -> dict[str, Any]:
     """One fine-tuning, or so many steps of one, and the machine's peak beside it."""
-    with tempfile.TemporaryDirectory() as name:
-        options = options_of(task, data, Path(name))
+    with folder_of(runs, task, seed) as folder:
+        options = options_of(task, data, folder)
         if steps:
             options |= TIMED | ({"max_length": LENGTHS[task]} if task in LENGTHS else {})
         torch.set_num_threads(threads)
         peak = matrix_product_peak() if steps else 0.0
         if by == "bertwright":
-            result = ours(options, seed, threads=threads, precision=precision, steps=steps, folder=Path(name))
+            result = ours(options, seed, threads=threads, precision=precision, steps=steps, folder=folder)
         else:
+            padding = "script" if steps else "longest"  # for scores, what it pads to makes no difference but time
             result = trainers.trained(options, seed, threads=threads, steps=steps, padding=padding)
     return result | {"peak_gflops": max(peak, matrix_product_peak()) if steps else None}
 
@@ -114,7 +133,8 @@ def quality(task: str, arguments: argparse.Namespace) -> None:
     for seed in range(arguments.seeds):
         if any(one["seed"] == seed for one in seeds):
             continue
-        result = measured(arguments.by, task, arguments.data, seed, arguments.threads, precision, None, "longest")
+        runs = arguments.runs if arguments.by == "bertwright" else None
+        result = measured(arguments.by, task, arguments.data, seed, arguments.threads, precision, None, runs)
         scores = {part: {name: result[part][name] for name in result["metrics"]} for part in ("validation", "test")}
         seeds.append({"seed": seed, "seconds": sum(result["times"]), "commit": records.commit()} | scores)
         print(task, arguments.by, seeds[-1], flush=True)
@@ -157,15 +177,9 @@ def table() -> str:
         for by, name in (("bertwright", f"task_{task}"), ("Trainer", f"task_{task}_trainer")):
             if held := records.held(name):
                 for metric in held["over_seeds"]["test"]:
-                    cells = [spread(held["over_seeds"][part][metric]) for part in ("validation", "test")]
+                    cells = [records.spread(held["over_seeds"][part][metric]) for part in ("validation", "test")]
                     lines.append(f"| {task} | {by} | {len(held['seeds'])} | {metric} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def spread(found: dict[str, float | None]) -> str:
-    """A mean with its standard deviation."""
-    deviation = found["standard_deviation"]
-    return f"{found['mean']:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
 
 
 def main() -> None:
@@ -175,6 +189,7 @@ def main() -> None:
     parser.add_argument("--task", nargs="+", choices=tuple(TASKS), default=list(TASKS))
     parser.add_argument("--by", choices=tuple(STEPS), default="bertwright")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--runs", type=Path, help="keep bertwright's models here; a seed broken off goes on where it was")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()

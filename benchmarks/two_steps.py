@@ -143,8 +143,7 @@ def main() -> None:
                     continue
                 result = {"setting": setting} | fine_tuned(task, starts[start], arguments, folder)
                 test = result["over_seeds"]["test"]
-                score = f"{test['mean']:.3f} ± {test['standard_deviation']:.3f}"
-                print(f"{task:10} {start:10} {result['metric']} {score}", flush=True)
+                print(f"{task:10} {start:10} {result['metric']} {records.spread(test)}", flush=True)
                 # Read anew: another process may have written the other start meanwhile.
                 of_task = held() | {start: result}
                 records.write(name, {"pretraining": pretraining, "starts": of_task})

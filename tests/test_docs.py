@@ -315,7 +315,7 @@ def test_named_source_files_exist(name: str) -> None:
 
 def test_blocks_for_numbers_are_whole() -> None:
     marks = re.findall(r"<!-- (/?numbers)", page("README.md"))
-    assert marks == ["numbers", "/numbers"] * 3
+    assert marks == ["numbers", "/numbers"] * 4
 
 
 # ---------------------------------------------------------------------------------------------------------- architecture
