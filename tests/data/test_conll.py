@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bertwright.data.catalog import KNOWN
 from bertwright.data.conll import TagColumns, read_tagged
 from bertwright.errors import BertwrightError, BertwrightWarning
 
@@ -247,7 +248,8 @@ def test_conll_2003_and_weibo_are_read_to_the_last_sentence(shared: Path) -> Non
         for name in ("eng.testa", "eng.testb")
     }
     assert sizes == {"eng.testa": 3250, "eng.testb": 3453}
-    weibo = list(read_tagged(shared / "zh/ner_weibo/weiboNER_2nd_conll.dev", TagColumns(drop="(?<=.)[0-9]+$")))
+    known = KNOWN["weibo_ner"].reading["drop_from_token"]
+    weibo = list(read_tagged(shared / "zh/ner_weibo/weiboNER_2nd_conll.dev", TagColumns(drop=known)))
     assert len(weibo) == 270
     assert weibo[0].text == "口腔溃疡加上这玩意～酸酸甜甜好滋味。"
     assert not any(word[-1].isdecimal() and len(word) > 1 for one in weibo for word in one.words)

@@ -330,7 +330,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             ),
             {"model": "bert-base-chinese"},
             # Behind each character stands the number of its place in its word.
-            {"drop_from_token": r"(?<=.)\d$"},
+            {"drop_from_token": "(?<=.)[0-9]+$"},
             source="github.com/hltcoe/golden-horse; annotation CC BY-SA 3.0",
         ),
         "squad": Known(
