@@ -299,6 +299,14 @@ def test_mistakes_end_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_of_the_hub_are_a_file_too(tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = write_jsonl(tmp_path / "kept.jsonl", [{"text": "the cat sat"}])
+    monkeypatch.setattr("bertwright.cli.vectors.local_file", lambda source: {"hub:a/b::train": kept}[str(source)])
+    said = run("vectors", tiny_dir, "--input", "hub:a/b::train", "--out", tmp_path / "v.npy")
+    assert "1 texts, vectors of 16" in said.err
+    assert np.load(tmp_path / "v.npy").shape[0] == 1
+
+
 def test_a_bad_row_of_a_file_leaves_no_half_a_file(tiny_dir: Path, tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text('{"text": "good"}\n{"texts": "bad"}\n')

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bertwright.data.choices import ChoiceExample, read_choices, stream_choices
 from bertwright.data.examples import Columns, Unreadable
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, BertwrightWarning
 
 SWAG = [
     *("video-id", "fold-ind", "startphrase", "sent1", "sent2", "gold-source"),
@@ -215,6 +215,15 @@ def test_each_mistake_is_one_line_with_file_line_value_and_remedy(
         read(Path(name))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_uneven_rows_are_left_out_where_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("start,ending0,ending1,label\na,b,c,0\na,b\nd,e,f,1\n")
+    with pytest.raises(BertwrightError, match="2 columns where 4 are expected"):
+        list(read_choices(path, Columns(), ()))
+    with pytest.warns(BertwrightWarning, match=r"left out 1 rows .*\(lines 3\)"):
+        assert [one.start for one in read_choices(path, Columns(uneven_rows="skip"), ())] == ["a", "d"]
 
 
 def test_a_stream_goes_on_past_bad_lines() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,33 @@ def test_a_download_of_the_hubs_repository_is_recognised(tmp_path: Path) -> None
     (tmp_path / "rte" / "train-00000-of-00001.parquet").rename(tmp_path / "rte" / "train-00000-of-00002.parquet")
     with pytest.raises(BertwrightError, match="is missing; expected: "):  # a part of the rows is not the rows
         locate("rte", tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["data", "default", "."])
+def test_names_of_classes_come_with_the_hubs_parquet(tmp_path: Path, folder: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the parquet extra (pyarrow)")
+    import pyarrow.parquet as writer
+
+    feature = {"names": ["O", "B-PER", "I-PER"], "_type": "ClassLabel"}
+    notations = ({"feature": feature, "_type": "List"}, {"feature": feature, "_type": "Sequence"}, [feature])
+    for number, tags in enumerate(notations):
+        table = pyarrow.table({"id": ["0"], "tokens": [["Ann", "Lee", "left"]], "ner_tags": [[1, 2, 0]]})
+        noted = {"huggingface": json.dumps({"info": {"features": {"id": {"_type": "Value"}, "ner_tags": tags}}})}
+        for split in ("train", "validation", "test"):
+            place = tmp_path / str(number) / folder / f"{split}-00000-of-00001.parquet"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            writer.write_table(table.replace_schema_metadata(noted), place)
+        reading = Recipe.of(locate("conll2003", tmp_path / str(number)).reading)
+        (example,) = task_class("tagging").read(Path(str(reading.train)), reading, labelled=True)
+        assert list(example.answer) == ["B-PER", "I-PER", "O"]
+
+
+def test_the_hubs_copy_of_a_script_is_taken_where_there_is_no_other(tmp_path: Path) -> None:
+    assert locate("weibo_ner", None).reading["train"] == "hub:hltcoe/weibo_ner@refs/convert/parquet::train"
+    for split in ("train", "validation", "test"):
+        (tmp_path / "default" / split).mkdir(parents=True)
+        (tmp_path / "default" / split / "0000.parquet").touch()
+    assert locate("weibo_ner", tmp_path).reading["test"] == str(tmp_path / "default" / "test" / "0000.parquet")
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

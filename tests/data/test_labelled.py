@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def test_lists_come_from_json_lines_and_parquet(tmp_path: Path) -> None:
 def test_numbers_are_names_as_in_a_single_label(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "label": [1, 2.0, 0.5]}, {"text": "b", "label": 3}])
     assert found(path, Columns()) == [("a", ("1", "2", "0.5")), ("b", ("3",))]
+
+
+def test_labels_get_their_names(tmp_path: Path) -> None:
+    called = {"label_names": (("2", "anger"), ("27", "neutral"), ("long", "lengthy"))}
+    path = write_tsv(tmp_path / "rows.tsv", [("a", "2,27"), ("b", "3, 2")])
+    assert found(path, Columns(**called)) == [("a", ("anger", "neutral")), ("b", ("3", "anger"))]
+    path = write_csv(tmp_path / "rows.csv", [("a", "1", "1")], ("text", "good", "long"))
+    assert found(path, replace(FLAGS, **called)) == [("a", ("good", "lengthy"))]
 
 
 def test_columns_of_0_and_1_are_labels(tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ def test_csv_cells_come_back_with_the_line_they_begin_on(
 def test_json_lines_come_back(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, Any]]) -> None:
     path = tmp_path_factory.getbasetemp() / "rows.jsonl"
     path.write_bytes("".join(json.dumps({"label": label, "text": text}) + "\n" for text, label in rows).encode())
-    assert read(path) == [(text, str(label).strip()) for text, label in rows]
+    spelled = {True: "true", False: "false"}
+    assert read(path) == [(text, spelled[label] if isinstance(label, bool) else str(label).strip()) for text, label in rows]
 
 
 PLAIN = b"text\tlabel\none\t1\ntwo\t0\n"
@@ -248,7 +249,9 @@ def test_a_line_that_is_no_text_is_refused_before_it_fills_the_memory(
     assert message(path) == ":2: the line is longer than 1 MiB; is this a text file?"
 
 
-@pytest.mark.parametrize(("label", "expected"), [(1, "1"), (1.0, "1"), (0.5, "0.5"), (True, "True"), (" a ", "a")])
+@pytest.mark.parametrize(
+    ("label", "expected"), [(1, "1"), (1.0, "1"), (0.5, "0.5"), (True, "true"), (False, "false"), (" a ", "a")]
+)
 def test_number_labels_are_named_as_people_write_them(tmp_path: Path, label: object, expected: str) -> None:
     assert read(put(tmp_path, json.dumps({"text": "a", "label": label}), "a.jsonl")) == [("a", expected)]
 

@@ -11,6 +11,7 @@ import typer
 
 from bertwright.cli.app import Device, Precision, Threads, app, note, writing
 from bertwright.data.examples import Columns, Example, Unreadable
+from bertwright.data.hub_rows import local_file
 from bertwright.data.readers import read_examples, stream_lines
 from bertwright.errors import BertwrightError
 
@@ -70,7 +71,7 @@ def vectors(
     if input is not None:
         names = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
         how = Columns(text=text or "text", label=None, names=names, delimiter=delimiter, quoting=quoting or "auto")
-        rows = read_examples(input, how)
+        rows = read_examples(local_file(input), how)
     elif texts == ["-"]:
         rows = stream_lines(sys.stdin.buffer, "standard input")
     else:

@@ -55,17 +55,18 @@ class OnHub:
     config: str | None
     parts: Parts
     reading: Mapping[str, Any] = field(default_factory=dict)
-    tabular: bool = True  # whether its columns hold texts and labels, so that its Parquet files are read as they are
+    revision: str | None = None
 
     def copies(self) -> tuple[Layout, ...]:
         """How a download of its repository looks: a Parquet file for each split, in a folder of the config's name."""
-        if not self.tabular:
-            return ()
-        folders = ("data", *(() if self.config is None else (self.config,)))
+        folders = ("data", self.config or "default")
         return tuple(
             Layout(self.parts.each(pattern.format), folders, self.reading)
-            for pattern in ("{}-00000-of-00001*.parquet", "{}.parquet")
+            for pattern in ("{}-00000-of-00001*.parquet", "{}.parquet", "{}/0000.parquet")
         )
+
+
+_AS_PARQUET = "refs/convert/parquet"  # the hub's own copy of a data set whose repository holds a script
 
 
 @dataclass(frozen=True)
@@ -308,7 +309,6 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
                 None,
                 Parts("train", "test", "validation"),
                 {"token_column": "tokens", "tag_column": "ner_tags"},
-                tabular=False,
             ),
             source="CoNLL-2003 shared task; the text under Reuters' terms",
         ),
@@ -326,7 +326,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
                 None,
                 Parts("train", "test", "validation"),
                 {"token_column": "tokens", "tag_column": "ner_tags"},
-                tabular=False,
+                _AS_PARQUET,
             ),
             {"model": "bert-base-chinese"},
             # Behind each character stands the number of its place in its word.
@@ -338,7 +338,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             "which words of a paragraph answer a question?",
             (87_599, 10_570),
             (Layout(Parts("train-v1.1*.json", "dev-v1.1*.json"), ("squad",)),),
-            OnHub("rajpurkar/squad", "plain_text", Parts("train", "validation"), tabular=False),
+            OnHub("rajpurkar/squad", "plain_text", Parts("train", "validation")),
             source="SQuAD 1.1; CC BY-SA 4.0",
         ),
         "squad_v2": Known(
@@ -349,7 +349,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
                 Layout(Parts("train-v2.0*.json", "dev-v2.0*.json"), ("squad",)),
                 Layout(Parts("v2.0*train*.json", "v2.0*dev*.json"), ("squad",)),
             ),
-            OnHub("rajpurkar/squad_v2", "squad_v2", Parts("train", "validation"), tabular=False),
+            OnHub("rajpurkar/squad_v2", "squad_v2", Parts("train", "validation")),
             source="SQuAD 2.0; CC BY-SA 4.0",
         ),
         "swag": Known(
@@ -357,7 +357,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             "what happens next, of 4 endings?",
             (73_546, 20_006),
             (Layout(Parts("train.csv", "val.csv"), ("swag", "data")), Layout(Parts("swag*.jsonl"), ("choice",))),
-            OnHub("allenai/swag", "regular", Parts("train", "validation"), tabular=False),
+            OnHub("allenai/swag", "regular", Parts("train", "validation")),
             source="SWAG (Zellers et al. 2018), rowanzellers.com/swag; terms unstated",
         ),
         "codah": Known(
@@ -370,7 +370,6 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
                 "fold_0",
                 Parts("train", "test", "validation"),
                 {"text": "question_propmt", "endings": ("candidate_answers",), "label": "correct_answer_idx"},
-                tabular=False,
             ),
             source="CODAH; ODC-BY 1.0",
         ),

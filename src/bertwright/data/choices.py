@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertwright.data.examples import Columns, Example, Unreadable
-from bertwright.data.readers import cells_of, is_delimited, named_rows, not_empty, read_objects, stream_lines
-from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.data.readers import (
+    as_text,
+    cell_of,
+    cells_of,
+    is_delimited,
+    is_missing,
+    named_rows,
+    not_empty,
+    read_objects,
+    stream_lines,
+)
+from bertwright.errors import BertwrightError
 
 _STARTS = ("startphrase", "start")
 _SWAG = ("sent1", "sent2")
@@ -71,7 +81,7 @@ def read_choices(path: Path, columns: Columns, endings: Sequence[str]) -> Iterat
 
 def _examples(path: Path, columns: Columns, endings: Sequence[str]) -> Iterator[ChoiceExample]:
     # The columns are looked for row by row, as not all have to be there.
-    table = Columns(text=None, label=None, names=columns.names, delimiter=columns.delimiter, quoting=columns.quoting)
+    table = dataclasses.replace(columns, text=None, pair=None, label=None, source=None)
     if not is_delimited(path):
         for where, row in read_objects(path, table):
             yield _example(row, columns, endings, where)
@@ -117,10 +127,8 @@ def _example(row: Mapping[str, Any], columns: Columns, endings: Sequence[str], w
     found = _endings(_listed(row, endings, where), where)
     label = None
     if columns.label is not None:
-        name = _answer_column(row, columns)
-        if name is None:
-            raise _no_column(row, columns.label, "label", where)
-        label = _place(row[name], found, where)
+        name = _answer_column(row, columns) or columns.label
+        label = _place(cell_of(row, name, "label", where), found, where)
     source = None if columns.source is None else _text(row, columns.source, "source", where)
     return ChoiceExample(start, found, where, lead, label, source)
 
@@ -155,31 +163,29 @@ def _listed(row: Mapping[str, Any], names: Sequence[str], where: str) -> list[An
             f"{where}: no endings: neither a list {' or '.join(_LISTS)}, nor {_ENDING.format(0)}, {_ENDING.format(1)}, … "
             f"(columns: {', '.join(row)[:200]}); name their columns with --endings"
         )
-    for name in names:
-        if name not in row:
-            raise _no_column(row, name, "endings", where)
-    return [row[name] for name in names]
+    return [cell_of(row, name, "endings", where) for name in names]
 
 
 def _endings(values: Sequence[Any], where: str) -> tuple[str, ...]:
-    endings = ["" if _missing(value) else value for value in values]
+    endings = ["" if is_missing(value) else value for value in values]
     while endings and isinstance(endings[-1], str) and not endings[-1].strip():
         endings.pop()  # in a table, a row with fewer endings than others leaves its last cells empty
     for number, ending in enumerate(endings):
-        if isinstance(ending, bool) or not isinstance(ending, str | int | float):
+        text = as_text(ending)
+        if text is None or isinstance(ending, bool):
             raise BertwrightError(f"{where}: ending {number} is {ending!r:.40}, not a text or a number")
-        if not str(ending).strip():
+        if not text.strip():
             raise BertwrightError(
                 f"{where}: ending {number} is empty, but a later one is not; fill it in or leave the row out"
             )
     if len(endings) < 2:
         raise BertwrightError(f"{where}: {len(endings)} endings; at least two are needed to choose from")
-    return tuple(str(ending) for ending in endings)
+    return tuple(str(as_text(ending)) for ending in endings)
 
 
 def _place(value: Any, endings: tuple[str, ...], where: str) -> int:
     """The number of the right ending, given as such or as its text."""
-    if _missing(value) or value == "":
+    if is_missing(value) or value == "":
         raise BertwrightError(f"{where}: the answer is missing; fill it in or leave the row out")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -203,24 +209,13 @@ def _place(value: Any, endings: tuple[str, ...], where: str) -> int:
 
 
 def _text(row: Mapping[str, Any], name: str, role: str, where: str) -> str:
-    if name not in row:
-        raise _no_column(row, name, role, where)
-    value = row[name]
-    if _missing(value):
+    value = cell_of(row, name, role, where)
+    if is_missing(value):
         raise BertwrightError(f"{where}: the {role} (column {name!r}) is missing; fill it in or leave the row out")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    text = as_text(value)
+    if text is None or isinstance(value, bool):
         raise BertwrightError(f"{where}: the {role} (column {name!r}) is {value!r:.40}, not a text or a number")
-    return str(value)
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _no_column(row: Mapping[str, Any], name: str, role: str, where: str) -> BertwrightError:
-    return BertwrightError(
-        f"{where}: no column {name!r} for --{role}{did_you_mean(name, row)} (columns: {', '.join(row)[:200]})"
-    )
+    return text
 
 
 def stream_choices(file: BinaryIO, name: str) -> Iterator[ChoiceExample | Unreadable]:

@@ -66,6 +66,10 @@ class Columns:
     uneven_rows: str = "error"
     label_names: tuple[tuple[str, str], ...] = ()  # what stands in a file, and the name that it gets
 
+    def called(self, label: str) -> str:
+        """The name of a label that stands in a file."""
+        return dict(self.label_names).get(label.strip(), label.strip())
+
     def wanted(self) -> dict[str, str]:
         """Map the roles that are read to their column names; each of ``labels`` is a role of its own."""
         roles = {"text": self.text, "pair": self.pair, "label": self.label, "source": self.source}

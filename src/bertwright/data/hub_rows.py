@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.atomic import atomic_write_stream, atomic_write_text
+from bertwright.data.hub_classes import named
 from bertwright.errors import BertwrightError, tell
 
 _SOURCE = re.compile(
@@ -160,12 +161,11 @@ def _folder(source: HubSource) -> Path:
 
 
 def _named(value: Any, feature: Any) -> Any:
-    """A value with its class, or each of its classes, by name; -1 is how the hub marks an answer that is kept secret."""
+    """A value with its class, or each of its classes, by name."""
     if value is None or feature is None:
         return value
     if hasattr(feature, "int2str"):
-        name = None if value == -1 else feature.int2str(value) if isinstance(value, int) else value
-        return value if name == str(value) else name  # the number of an ending, say, has no name
+        return named(value, feature.names)
     inner = getattr(feature, "feature", None)
     if isinstance(feature, list):
         inner = feature[0]

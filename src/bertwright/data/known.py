@@ -57,7 +57,7 @@ def locate(name: str, data: str | Path | None) -> Located:
         where, shown, reading = str(data), found.each(lambda path: Path(path).name), layout.reading
     elif known.hub is not None:
         hub = known.hub
-        found = hub.parts.each(lambda split: str(HubSource(hub.name, None, hub.config, split)))
+        found = hub.parts.each(lambda split: str(HubSource(hub.name, hub.revision, hub.config, split)))
         where, shown, reading = f"the hub's {hub.name}", hub.parts, hub.reading
     else:
         raise BertwrightError(f"{name}: give the directory of its files by --data: {_expected(known)}")
@@ -102,7 +102,7 @@ def _expected(known: Known) -> str:
     for layout in known.layouts:
         inside = f" (there or in {' or '.join(layout.folders)})" if layout.folders else ""
         ways.append(" and ".join(layout.parts.all()) + inside)
-    if known.hub is not None and known.hub.tabular:
+    if known.hub is not None:
         ways.append(f"the Parquet files of the hub's {known.hub.name}")
     return ", or ".join(ways)
 

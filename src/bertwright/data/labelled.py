@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bertwright.data.examples import Columns
-from bertwright.data.readers import as_text, cell_of, example_of, read_rows
+from bertwright.data.readers import as_text, cell_of, example_of, is_missing, read_rows
 from bertwright.errors import BertwrightError
 
 _FLAGS = {"1": True, "0": False, "true": True, "false": False}
@@ -54,9 +53,11 @@ def read_labelled(path: Path, columns: Columns, separator: str) -> Iterator[Labe
         example = example_of(row, plain, where)
         labels: tuple[str, ...] | None = None
         if columns.labels:
-            labels = tuple(name for name in columns.labels if _flag(cell_of(row, name, "labels", where), name, where))
+            has = [name for name in columns.labels if _flag(cell_of(row, name, "labels", where), name, where)]
+            labels = tuple(map(columns.called, has))
         elif columns.label is not None:
             labels = _listed(cell_of(row, columns.label, "label", where), columns.label, separator, where)
+            labels = tuple(dict.fromkeys(map(columns.called, labels)))
         yield LabelledText(example.text, where, example.pair, labels, example.source)
 
 
@@ -68,7 +69,7 @@ def _flag(value: Any, name: str, where: str) -> bool:
 
 
 def _listed(value: Any, column: str, separator: str, where: str) -> tuple[str, ...]:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if is_missing(value):
         raise BertwrightError(f"{where}: the labels (column {column!r}) are missing; a row without labels has an empty list")
     if isinstance(value, str):
         parts: list[Any] = value.split(separator) if value.strip() else []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from bertwright.data.examples import Columns, Example, Unreadable
+from bertwright.data.hub_classes import classes_of, named
 from bertwright.data.hub_rows import is_hub
 from bertwright.errors import BertwrightError, did_you_mean, tell
 
@@ -106,16 +107,14 @@ def example_of(row: Mapping[str, Any], columns: Columns, where: str) -> Example:
         BertwrightError: a column is not there, or a cell is missing or neither a text nor a number.
     """
     values: dict[str, str] = {}
-    named = dict(columns.label_names)
     for role, name in columns.wanted().items():
         value = cell_of(row, name, role, where)
-        missing = value is None or (isinstance(value, float) and math.isnan(value))
-        if missing or (role == "label" and str(value).strip() == ""):
+        if is_missing(value) or (role == "label" and str(value).strip() == ""):
             raise BertwrightError(f"{where}: the {role} (column {name!r}) is missing; fill it in or leave the row out")
         text = as_text(value)
         if text is None or (isinstance(value, bool) and role != "label"):
             raise BertwrightError(f"{where}: the {role} (column {name!r}) is {value!r}, not a text or a number")
-        values[role] = named.get(text.strip(), text.strip()) if role == "label" else text
+        values[role] = columns.called(text) if role == "label" else text
     return Example(where=where, **values)
 
 
@@ -126,16 +125,23 @@ def cell_of(row: Mapping[str, Any], name: str, role: str, where: str) -> Any:
         BertwrightError: there is no such column.
     """
     if name not in row:
-        known = ", ".join(row)
+        known = ", ".join(row)[:200]
         raise BertwrightError(f"{where}: no column {name!r} for --{role}{did_you_mean(name, row)} (columns: {known})")
     return row[name]
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: null, or the NaN that tables have in its stead."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def as_text(value: Any) -> str | None:
-    """A cell's text: a whole number without a point, whatever its type; None of what is no text, number or truth."""
+    """A cell's text: a whole number without a point, true and false as JSON spells them; None of what is none of these."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value) if isinstance(value, str | int | float | bool) else None
+    return str(value) if isinstance(value, str | int | float) else None
 
 
 def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
@@ -320,6 +326,7 @@ def _parquet(path: Path, wanted: list[str] | None) -> Iterator[tuple[str, dict[s
     try:
         with opening(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             known = file.schema_arrow.names
+            classes = classes_of(file.schema_arrow.metadata or {})
             for name in wanted or ():
                 if name not in known:
                     raise BertwrightError(
@@ -329,7 +336,8 @@ def _parquet(path: Path, wanted: list[str] | None) -> Iterator[tuple[str, dict[s
             for batch in file.iter_batches(batch_size=4096, columns=wanted):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"{path}: row {number}", row
+                    by_name = {name: named(row[name], classes[name]) for name in classes if name in row}
+                    yield f"{path}: row {number}", row | by_name
     except pyarrow.ArrowException as error:
         first_line = str(error).partition("\n")[0]
         raise BertwrightError(f"{path}: not a readable Parquet file: {first_line}") from None

@@ -63,6 +63,7 @@ class Classification(Task):
                 f"{examples[0].where}: {len(labels):,} labels in {len(examples):,} training rows; "
                 "does --label name the right column?"
             )
+        names.tell_unused(recipe.names_of_labels(), names.in_order(labels))
         return cls(names.in_order(labels))
 
     @classmethod

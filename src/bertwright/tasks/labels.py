@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.errors import BertwrightError, did_you_mean, tell
 
 # What a ``config.json`` of transformers calls the losses of a sequence classifier.
 SINGLE_LABEL = "single_label_classification"
@@ -23,6 +23,13 @@ IntArray = npt.NDArray[np.int64]
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
     """Numbers in numeric order, then names in alphabetical order."""
     return tuple(sorted(set(labels), key=_numeric_first))
+
+
+def tell_unused(names: Mapping[str, str], classes: Sequence[str]) -> None:
+    """Tell which names of ``--label-names`` no label got."""
+    unused = [f"{label}={name}" for label, name in names.items() if name not in classes]
+    if unused:
+        tell(f"--label-names: no training row has the label of {', '.join(unused)} (labels: {', '.join(classes)[:200]})")
 
 
 def to_config(labels: Sequence[str]) -> dict[str, Any]:

@@ -89,13 +89,15 @@ class MultiLabel(Task):
         """
         if recipe.labels and recipe.label != Recipe.label:
             raise BertwrightError("--label and --labels both say where the labels are: give one of them")
-        classes = recipe.labels or names.in_order(label for example in examples for label in example.labels or ())
+        occurring = names.in_order(label for example in examples for label in example.labels or ())
+        classes = tuple(dict.fromkeys(map(columns_of(recipe).called, recipe.labels))) or occurring
+        names.tell_unused(recipe.names_of_labels(), classes)
         if not classes:
             raise BertwrightError(
                 f"{examples[0].where}: none of the {len(examples)} training rows has a label; "
                 "does --label name the right column?"
             )
-        task = cls(tuple(classes), tuning=recipe.thresholds)
+        task = cls(classes, tuning=recipe.thresholds)
         counts_C = task.targets(examples).sum(0)
         positive_C = counts_C * task.positive_weights(recipe.class_weights, counts_C, len(examples))
         odds_C = (positive_C + 0.5) / (len(examples) - counts_C + 0.5)  # half an example more, that none be 0
