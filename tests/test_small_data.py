@@ -22,7 +22,7 @@ from bertwright.evaluation.report import seeds_table
 from bertwright.training import observers
 from bertwright.training.observers import read_history
 from bertwright.training.optimizer import Optimizer
-from tiny_model import QUICK, Fit, no_plots, rows, weights, write_tsv
+from tiny_model import QUICK, Fit, no_plots, rows, weights, write_jsonl, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
 QUIET = Console(quiet=True)
@@ -216,6 +216,17 @@ def test_r_drop_without_dropout_is_told_and_is_the_plain_loss(fit: Fit, freeze: 
         [r["tokens"] for r in read_history(run.out / "history.jsonl") if r["kind"] == "step"] for run in (plain, twice)
     ]
     assert tokens[0] == tokens[1]
+
+
+def test_r_drop_where_nothing_draws_masks_is_told(tiny_dir: Path, tmp_path: Path) -> None:
+    asked = {"context": "the film was good", "question": "was it good"}
+    answers = {"text": ["film"], "answer_start": [4]}
+    train = write_jsonl(tmp_path / "t.jsonl", [asked | {"id": str(n), "answers": answers} for n in range(8)])
+    options: dict[str, Any] = {"train": train, "validation": train, "model": tiny_dir, "freeze": "encoder", "epochs": 1}
+    options |= {"task": "question-answering", "max_length": 32, "stride": 8, "console": Console(quiet=True)}
+    with pytest.warns(BertwrightWarning, match="--r-drop has no effect on a model in which nothing that is trained"):
+        twice = finetune(r_drop=1.0, out=tmp_path / "twice", **options)
+    assert history(twice) == history(finetune(out=tmp_path / "plain", **options))
 
 
 @pytest.mark.parametrize("freeze", ["none", "encoder"])

@@ -181,6 +181,8 @@ def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, s
         return trained
 
     model.freeze(frozen_parts(recipe.freeze, start.config))
+    if recipe.r_drop and recipe.dropout != 0 and not model.draws_masks and seed == recipe.seed:
+        tell("--r-drop has no effect on a model in which nothing that is trained has dropout")
     model.to(machine.device)
     if not model.frozen:
         occurring = [part.inputs.table.input_ids for part in (materials.train, materials.validation)]
@@ -238,7 +240,7 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs, console: Con
     table = inputs.table
     weights_C = task.class_weights(recipe.class_weights, inputs)
     loss, loss_aside = task.loss(inputs, weights_C), task.example_loss(aside, weights_C)
-    trained = TrainingLoss.of(loss, recipe)
+    trained = TrainingLoss.of(loss, recipe, masks=model.draws_masks)
     starts = task.units(inputs)
 
     def sequences(units: Rows) -> Rows:

@@ -376,6 +376,8 @@ class Headed(nn.Module):
     has no class for such a head, so only the encoder of such a model opens there.
     """
 
+    DROPS_FEATURES = True  # whether the head itself has dropout on what it reads
+
     def __init__(self, config: BertConfig, *, head_layers: int, head_size: int) -> None:
         super().__init__()
         self.config = config
@@ -393,6 +395,13 @@ class Headed(nn.Module):
         bottom = [self.embeddings, *self.encoder.layer]
         for number, module in enumerate(bottom):
             module.requires_grad_(number >= parts)
+
+    @property
+    def draws_masks(self) -> bool:
+        """Whether training has any dropout: in a layer that is trained, or in the head."""
+        below = self.frozen <= len(self.encoder.layer)
+        in_layers = below and max(self.config.hidden_dropout_prob, self.config.attention_probs_dropout_prob) > 0
+        return in_layers or (self.dropout > 0 and (self.DROPS_FEATURES or len(self.head) > 0))
 
     def features(self, batch: PackedBatch, noise: Noise | None = None) -> Tensor:
         """Return features_RH, the last layer's hidden states of the rows that the head reads, in packed order."""
@@ -455,6 +464,8 @@ class TokenClassifier(Headed):
 
 class SpanClassifier(Headed):
     """A linear layer on every token (section 4.2): how well an answer begins there, and how well it ends there."""
+
+    DROPS_FEATURES = False
 
     def __init__(self, config: BertConfig, *, head_layers: int = 0, head_size: int = 0) -> None:
         super().__init__(config, head_layers=head_layers, head_size=head_size)

@@ -174,6 +174,8 @@ class Predictor:
             raise BertwrightError(f"evaluate: {next(iter(how))} says how to read a file, but rows were given")
         else:
             name = "rows"
+        if not data:
+            raise BertwrightError("evaluate: there are no rows to judge by; give at least one")
         chosen_metric(self.task, metric or self.recipe.metric)
         self.task.check(data, self.recipe, labelled=True)  # before any arithmetic, so that a wrong label is told at once
         inputs = self.encode(data)

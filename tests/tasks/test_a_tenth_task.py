@@ -63,6 +63,11 @@ def test_a_task_is_a_file_and_a_name(tiny_dir: Path, tmp_path: Path) -> None:
     assert theirs.config.id2label == dict(enumerate("12345"))
     assert [theirs.config.id2label[best] for best in np.argmax(outputs, 1)] == [a["predicted"] for a in answers]
 
+    strange = write_tsv(tmp_path / "strange.tsv", [("good film", "1"), ("bad film", "6")], header=("text", "stars"))
+    refused = run("evaluate", made.out, strange, "--device", "cpu")
+    assert refused.code == 2
+    assert "strange.tsv:3: the label '6' does not occur in the training rows" in refused.err
+
     shown = run("evaluate", made.out, test, "--device", "cpu")
     assert shown.code == 0
     assert "at most one grade off" in shown.out

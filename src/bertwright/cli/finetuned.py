@@ -84,7 +84,7 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Labelled rows: .tsv, .csv, .jsonl or .parquet; minimal pairs: .jsonl, a folder of them, .tar.xz.",
+            help="Labelled rows, in a file as those of training; minimal pairs: .jsonl, a folder of them, .tar.xz.",
             show_default=False,
         ),
     ],
@@ -188,7 +188,7 @@ def predict(
     threads: Threads = 0,
     **given: Any,
 ) -> None:
-    """Classify texts: given here, from a file, or streaming from standard input.
+    """Predict for texts: given here, from a file, or streaming from standard input.
 
     On standard input each line is a text (for a model of pairs: two, a tab between; of multiple choice: a text and its
     endings, a tab before each).

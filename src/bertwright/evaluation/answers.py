@@ -1,7 +1,7 @@
 """Exact match and F1 of answers, as SQuAD's official scripts compute them (Rajpurkar et al. 2016, section 6.1; 2018, 5).
 
 Both are fractions here, from 0 to 1, where the scripts print percents. In text that is mostly Chinese or Japanese, which
-has no blanks between words, F1 counts characters and punctuation of any script is left out, as CMRC and MLQA do it.
+has no blanks between words, F1 counts characters and punctuation of any script is left out, as MLQA does it.
 
 Shapes: B questions.
 """

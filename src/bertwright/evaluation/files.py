@@ -21,9 +21,11 @@ def write_evaluation(
     metrics: Mapping[str, Any],
     predictions: Sequence[Mapping[str, Any]],
     draw: Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]], Path], None],
-    files: Mapping[str, str],
+    files: Mapping[str, str | None],
 ) -> None:
     """Write ``metrics.json``, ``predictions.jsonl``, ``files`` and what is drawn of metrics and rows into ``folder``.
+
+    A file that is None there is removed, if an earlier evaluation left it.
 
     Raises:
         BertwrightError: the folder cannot be written, or holds a model; an evaluation there stays whole.
@@ -33,8 +35,11 @@ def write_evaluation(
         lines = [json.dumps(record, ensure_ascii=False) for record in predictions]
         atomic_write_text(target / PREDICTIONS, "\n".join(lines) + "\n")
         for name, text in files.items():
-            atomic_write_text(target / name, text)
+            if text is not None:
+                atomic_write_text(target / name, text)
         draw(metrics, predictions, target)
+    for name in (name for name, text in files.items() if text is None):
+        (folder / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ TASKS: dict[str, str] = {
     "regression": "bertwright.tasks.regression:Regression",
     "tagging": "bertwright.tasks.tagging:Tagging",
 }
-DEFAULT = "classification"
 
 
 def task_class(name: str) -> type[Task]:

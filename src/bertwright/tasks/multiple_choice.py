@@ -161,7 +161,7 @@ class MultipleChoice(Task):
 
         def divergence(first_R1: Tensor, second_R1: Tensor, units: IntArray) -> Tensor:
             # A place without a choice has a probability of 0 in both, whose logarithm must be a number to be compared.
-            both = (side_by_side(one[:, 0], counts[units]).clamp(min=-1e9) for one in (first_R1, second_R1))
+            both = (side_by_side(one[:, 0], counts[units]) for one in (first_R1, second_R1))
             return classes_apart(*both).sum()
 
         return Loss(np.ones(len(counts)), total, even, divergence)

@@ -261,13 +261,14 @@ class QuestionAnswering(Task):
         """Scores, and those of parts of the questions."""
         return answers_report(metrics, title)
 
-    def files(self, records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    def files(self, records: Iterable[Mapping[str, Any]]) -> dict[str, str | None]:
         """What SQuAD's scripts take: the answers by id, and for v2.0 how sure the model is that there is none."""
         records = list(records)
+        files: dict[str, str | None] = {"predictions.json": None, "null_odds.json": None}
         if any("id" not in record for record in records):
-            return {}
+            return files
         answers = {record["id"]: record["predicted"] for record in records}
-        files = {"predictions.json": json.dumps(answers, ensure_ascii=False, indent=1) + "\n"}
+        files["predictions.json"] = json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
         if self.threshold is not None:
             margins = {record["id"]: record["no_answer"]["margin"] for record in records}
             certain = {id: CERTAIN if margin is None else margin for id, margin in margins.items()}

@@ -32,12 +32,12 @@ class TrainingLoss:
     agreement: float = 0.0
 
     @classmethod
-    def of(cls, loss: Loss, recipe: Recipe) -> Self:
-        """What ``recipe`` asks for, as far as the task has it."""
+    def of(cls, loss: Loss, recipe: Recipe, *, masks: bool = True) -> Self:
+        """What ``recipe`` asks for, as far as the task has it; without dropout ``masks`` two passes are one and the same."""
         return cls(
             loss,
             smoothing=recipe.label_smoothing if loss.even is not None else 0.0,
-            agreement=recipe.r_drop if loss.divergence is not None else 0.0,
+            agreement=recipe.r_drop if masks and loss.divergence is not None else 0.0,
         )
 
     def rows(self, units: IntArray) -> IntArray:

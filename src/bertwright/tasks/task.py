@@ -233,8 +233,11 @@ class Task(ABC):
         """A measurement as tables for a terminal of 80 columns."""
         return scores_table(metrics, self.metrics, title)
 
-    def files(self, records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-        """Further files of an evaluation, by name, made of its records: what the official scripts of a task take."""
+    def files(self, records: Iterable[Mapping[str, Any]]) -> dict[str, str | None]:
+        """Further files of an evaluation, by name, made of its records: what the official scripts of a task take.
+
+        None for a file that these records do not give, so that none of an earlier evaluation stays beside them.
+        """
         return {}
 
     def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:  # noqa: B027

@@ -45,7 +45,7 @@ class Recipe(Options):
     train: str | None = option(
         None,
         "Data",
-        "Training rows (needed, but for a known data set): .tsv, .csv, .jsonl, .parquet or hub:name:config:split.",
+        "Training rows (needed, but for a known data set): a file of the task's formats, or hub:name:config:split.",
     )
     validation: str | None = option(None, "Data", "Validation rows; without, a part of the training rows is set aside.")
     test: str | None = option(None, "Data", "Test rows, judged once, after training.")
