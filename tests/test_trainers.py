@@ -14,7 +14,7 @@ from benchmarks import trainers
 from bertwright.machine import Machine
 from bertwright.materials import gather
 from bertwright.merging import merged
-from bertwright.predictor import Predictor, mean_loss
+from bertwright.predictor import Predictor
 from tiny_model import BAD, GOOD, QUICK, rows, write_jsonl
 
 ROWS: dict[str, Callable[[str, str], dict[str, Any]]] = {
@@ -57,5 +57,5 @@ def test_rows_have_the_same_loss_there(task: str, fixed: int | None, tiny_dir: P
     widest = max(batch["input_ids"].shape[1] for batch in batches)
     assert widest == (inputs.table.lengths.max() if task == "question-answering" or fixed is None else fixed)
     losses = [float(theirs.eval()(**batch).loss.detach()) for batch in batches]
-    ours = mean_loss(materials.task.loss(inputs, materials.task.class_weights("none", None)), predictor.outputs(inputs))
+    ours = materials.task.loss(inputs, materials.task.class_weights("none", None)).mean(predictor.outputs(inputs))
     assert ours == pytest.approx(np.mean(losses), rel=1e-5)

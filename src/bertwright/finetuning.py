@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bertwright import atomic, card, inference, soup
+from bertwright.arrays import FloatArray
 from bertwright.data.packing import spans
 from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.files import write_evaluation
@@ -36,7 +36,7 @@ from bertwright.materials import Materials, Split, gather
 from bertwright.merging import merged, with_rows
 from bertwright.model import Headed
 from bertwright.noise import Noise
-from bertwright.predictor import Evaluation, Predictor, mean_loss
+from bertwright.predictor import Evaluation, Predictor
 from bertwright.starting_point import frozen_parts
 from bertwright.tasks import options_of_tasks, task_class
 from bertwright.tasks.regularisation import TrainingLoss
@@ -52,8 +52,6 @@ from bertwright.workspace import FINISHED, Workspace
 
 _BEST = "best.safetensors"  # of a finished seed, in its folder
 _FEATURES_AT_MOST = 2 << 30  # bytes of what a frozen encoder gives, kept so that it is computed once
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -249,7 +247,7 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs, console: Con
     def measure(outputs: FloatArray) -> dict[str, float]:
         if not np.isfinite(outputs).all():
             raise FloatingPointError("the model's outputs are no longer finite numbers")
-        return {"loss": mean_loss(loss_aside, outputs), **task.tuned(outputs, aside).scores(outputs, aside)}
+        return {"loss": loss_aside.mean(outputs), **task.tuned(outputs, aside).scores(outputs, aside)}
 
     rows_read = int(table.read_starts[-1] + aside.table.read_starts[-1])
     frozen = model.frozen > len(model.encoder.layer)
@@ -349,7 +347,7 @@ def _summary(materials: Materials, trained: Trained, outcome: Outcome, seed: int
     for split in materials.tests:
         task, inputs, outputs = trained.model.task, split.inputs, trained.outputs(split)
         loss = task.example_loss(inputs, task.class_weights("none", None))
-        summary[split.name] = {"loss": mean_loss(loss, outputs), **task.scores(outputs, inputs)}
+        summary[split.name] = {"loss": loss.mean(outputs), **task.scores(outputs, inputs)}
     return summary
 
 

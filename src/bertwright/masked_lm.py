@@ -21,7 +21,6 @@ from bertwright.errors import BertwrightError
 from bertwright.inference import batches_by_length
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Pretraining
-from bertwright.predictor import check_vocabulary
 from bertwright.pseudo_likelihood import PLL, SentenceScores, score_sentences
 from bertwright.tasks.blimp import BlimpEvaluation, measure, read_pairs, sample
 from bertwright.telling import Progress, silent
@@ -233,7 +232,7 @@ def load_masked_lm(
     if missing := [name for name in report.new if not name.startswith(unread)]:
         raise BertwrightError(f"{model}: the weights are incomplete: {missing[0]!r} is missing; fetch or copy it again")
     tokenizer = Tokenizer.from_directory(held.directory)
-    check_vocabulary(tokenizer, config, str(held.directory))
+    tokenizer.check_fits(config.vocab_size, str(held.directory))
     machine = Machine.choose(device, precision, threads)
     pretraining.to(machine.device).requires_grad_(False)
     return MaskedLM(pretraining, tokenizer, machine, held.directory)

@@ -14,10 +14,9 @@ from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
 from bertwright.errors import BertwrightError
 from bertwright.machine import Machine
-from bertwright.predictor import chosen_metric
 from bertwright.starting_point import StartingPoint, starting_point
 from bertwright.tasks import task_class
-from bertwright.tasks.task import Task
+from bertwright.tasks.task import Task, chosen_metric
 from bertwright.telling import Say
 from bertwright.training.recipe import Recipe
 

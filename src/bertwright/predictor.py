@@ -12,17 +12,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from bertwright import atomic, checkpoint, inference
 from bertwright.data.examples import Unreadable
 from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
-from bertwright.errors import BertwrightError, did_you_mean, tell
+from bertwright.errors import BertwrightError, tell
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Headed
 from bertwright.tasks import options_of_tasks, task_class, task_of
-from bertwright.tasks.task import Loss, Task
+from bertwright.tasks.task import Task, chosen_metric
 from bertwright.telling import Progress, silent
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.options import flag
@@ -196,7 +195,7 @@ class Predictor:
         headline = next(iter(self.task.metrics)) if headline == "loss" else headline
         metrics = self.task.measure(outputs, inputs, headline)
         loss = self.task.example_loss(inputs, self.task.class_weights("none", None))
-        metrics["loss"] = mean_loss(loss, outputs)
+        metrics["loss"] = loss.mean(outputs)
         answers = self.task.decode(outputs, inputs)
         records = [
             self.task.record(row) | self.task.truth(row) | answer
@@ -214,24 +213,6 @@ class Predictor:
         atomic.atomic_write_text(directory / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         atomic.atomic_write_text(directory / Recipe.FILE, self.recipe.to_toml())
         self.tokenizer.save(directory, max_length=self.model.config.max_position_embeddings)
-
-
-def mean_loss(loss: Loss, outputs_RC: npt.NDArray[np.float64]) -> float:
-    """The loss over all units, given the outputs for all of them."""
-    total = loss.sum(torch.from_numpy(outputs_RC), np.arange(len(loss.weight_U)))
-    return float(total) / (float(loss.weight_U.sum()) or 1.0)
-
-
-def chosen_metric(kind: Task | type[Task], name: str | None) -> str:
-    """The metric of this name, or a task's first.
-
-    Raises:
-        BertwrightError: the task has no such metric.
-    """
-    known = [*(kind.metrics if isinstance(kind, Task) else kind.METRICS), "loss"]
-    if name is not None and name not in known:
-        raise BertwrightError(f"--metric is {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
-    return name or known[0]
 
 
 def load(
@@ -273,17 +254,8 @@ def load(
             "have no place in it; bring back the config.json that belongs to them"
         )
     tokenizer = Tokenizer.from_directory(held.directory)
-    check_vocabulary(tokenizer, config, str(held.directory))
+    tokenizer.check_fits(config.vocab_size, str(held.directory))
     machine = Machine.choose(device, precision, threads)
     model.to(machine.device).requires_grad_(False)
     recipe = dataclasses.replace(recipe, max_length=min(recipe.max_length, config.max_position_embeddings))
     return Predictor(model, tokenizer, judge, recipe, machine, held.directory)
-
-
-def check_vocabulary(tokenizer: Tokenizer, config: BertConfig, where: str) -> None:
-    """Raise BertwrightError if the tokenizer has ids that the model has no embedding for."""
-    if tokenizer.vocab_size > config.vocab_size:
-        raise BertwrightError(
-            f"{where}: the vocabulary has {tokenizer.vocab_size:,} entries but the model only {config.vocab_size:,} word "
-            "embeddings; take the vocabulary that belongs to the model"
-        )

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.attention import attention
 from bertwright.data.examples import Example
 from bertwright.data.packing import PackedBatch, Rows
@@ -40,8 +41,6 @@ from bertwright.model import Layer, Pretraining
 from bertwright.telling import Progress, silent
 from bertwright.tokenizer import Tokenizer
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 IdArray = npt.NDArray[np.int32]
 
 PLL, WORD_L2R = "pll", "pll-word-l2r"

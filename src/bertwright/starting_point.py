@@ -14,7 +14,6 @@ from bertwright import checkpoint
 from bertwright.checkpoint import LoadReport
 from bertwright.errors import BertwrightError, tell
 from bertwright.model import BertConfig, Headed
-from bertwright.predictor import check_vocabulary
 from bertwright.tasks.task import Task
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
@@ -103,7 +102,7 @@ def _from_checkpoint(recipe: Recipe, task: Task, say: Callable[[str], None]) -> 
     held = checkpoint.read(recipe.model, revision=recipe.revision)
     config = BertConfig.from_dict(held.config, str(held.config_path))
     tokenizer = Tokenizer.from_directory(held.directory) if recipe.tokenizer is None else _tokenizer(recipe.tokenizer)
-    check_vocabulary(tokenizer, config, recipe.tokenizer or str(held.directory))
+    tokenizer.check_fits(config.vocab_size, recipe.tokenizer or str(held.directory))
     if tokenizer.vocab_size < config.vocab_size - ROUNDED_UP_BY:
         tell(
             f"{recipe.tokenizer or held.directory}: the vocabulary has {tokenizer.vocab_size:,} entries, the model "

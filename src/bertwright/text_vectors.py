@@ -21,7 +21,6 @@ from bertwright.data.packing import PackedBatch, TokenTable
 from bertwright.errors import BertwrightError, did_you_mean, tell
 from bertwright.machine import Machine
 from bertwright.model import Bert, BertConfig
-from bertwright.predictor import check_vocabulary
 from bertwright.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -244,7 +243,7 @@ def load_encoder(
             raise BertwrightError(f"{model}: the weights are incomplete: {name!r} is missing; fetch or copy it again")
     checkpoint.load_into(bert, held.tensors, where=str(model))
     tokenizer = Tokenizer.from_directory(held.directory)
-    check_vocabulary(tokenizer, config, str(held.directory))
+    tokenizer.check_fits(config.vocab_size, str(held.directory))
     machine = Machine.choose(device, precision, threads)
     bert.to(machine.device).requires_grad_(False)
     return TextEncoder(bert, tokenizer, machine, held.directory)

@@ -179,6 +179,14 @@ class Tokenizer:
         """Number of ids, added tokens included: the rows that an embedding needs."""
         return len(self._entries)
 
+    def check_fits(self, embeddings: int, where: str) -> None:
+        """Raise BertwrightError if it has ids that a model with so many word embeddings has none for."""
+        if self.vocab_size > embeddings:
+            raise BertwrightError(
+                f"{where}: the vocabulary has {self.vocab_size:,} entries but the model only {embeddings:,} word "
+                "embeddings; take the vocabulary that belongs to the model"
+            )
+
     @property
     def lowercase(self) -> bool:
         """Whether text is lower-cased before it is split."""

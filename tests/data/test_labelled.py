@@ -54,11 +54,11 @@ def test_numbers_are_names_as_in_a_single_label(tmp_path: Path) -> None:
 
 
 def test_labels_get_their_names(tmp_path: Path) -> None:
-    called = {"label_names": (("2", "anger"), ("27", "neutral"), ("long", "lengthy"))}
+    called = (("2", "anger"), ("27", "neutral"), ("long", "lengthy"))
     path = write_tsv(tmp_path / "rows.tsv", [("a", "2,27"), ("b", "3, 2")])
-    assert found(path, Columns(**called)) == [("a", ("anger", "neutral")), ("b", ("3", "anger"))]
+    assert found(path, Columns(label_names=called)) == [("a", ("anger", "neutral")), ("b", ("3", "anger"))]
     path = write_csv(tmp_path / "rows.csv", [("a", "1", "1")], ("text", "good", "long"))
-    assert found(path, replace(FLAGS, **called)) == [("a", ("good", "lengthy"))]
+    assert found(path, replace(FLAGS, label_names=called)) == [("a", ("good", "lengthy"))]
 
 
 def test_columns_of_0_and_1_are_labels(tmp_path: Path) -> None:

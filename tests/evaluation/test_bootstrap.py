@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bertwright.arrays import IntArray
 from bertwright.errors import BertwrightError
-from bertwright.evaluation.bootstrap import IntArray, by_source, headline
+from bertwright.evaluation.bootstrap import by_source, headline
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:

@@ -14,16 +14,9 @@ from rich.console import Console, RenderableType
 from rich.measure import Measurement
 
 from bertwright.evaluation.bootstrap import by_source
+from bertwright.evaluation.classes import classes_report, confusion_table, metrics_table
 from bertwright.evaluation.metrics import METRICS, classification_metrics
-from bertwright.evaluation.report import (
-    confusion_table,
-    evaluation_report,
-    literal,
-    metrics_table,
-    per_class_table,
-    per_source_table,
-    shortened,
-)
+from bertwright.evaluation.report import literal, per_class_table, per_source_table, shortened
 
 NASTY = [
     "[red]",
@@ -64,7 +57,7 @@ nasty_text = st.text(min_size=0, max_size=60) | st.sampled_from(NASTY)
 @settings(max_examples=40, deadline=None)
 def test_nothing_is_wider_than_80_columns_or_cut_to_fit(names: list[str], title: str) -> None:
     metrics = measured(names)
-    lines = rendered(evaluation_report(metrics, title))
+    lines = rendered(classes_report(metrics, title))
     assert max(cell_len(line) for line in lines) <= 80
     assert all(character.isprintable() for line in lines for character in line)
     # Tables that need no more than 80 columns are not squeezed, so no number in them loses a digit.
@@ -92,7 +85,7 @@ def test_shortened_counts_wide_characters_twice() -> None:
 
 
 def test_names_are_shown_literally() -> None:
-    text = "\n".join(rendered(evaluation_report(measured(["[red]", "a[/b]", "tab\t", "[link=x]y"]), "[blue]Title\x07")))
+    text = "\n".join(rendered(classes_report(measured(["[red]", "a[/b]", "tab\t", "[link=x]y"]), "[blue]Title\x07")))
     for shown in ("[red]", "a[/b]", r"tab\t", "[link=x]y", r"[blue]Title\x07"):
         assert shown in text
 
@@ -171,9 +164,9 @@ def test_sources_keep_their_order() -> None:
 
 def test_without_sources_there_is_no_table_of_them() -> None:
     metrics = measured(["a", "b"])
-    assert any("Sources" in line for line in rendered(evaluation_report(metrics, "t")))
+    assert any("Sources" in line for line in rendered(classes_report(metrics, "t")))
     del metrics["per_source"]
-    assert not any("Sources" in line for line in rendered(evaluation_report(metrics, "t")))
+    assert not any("Sources" in line for line in rendered(classes_report(metrics, "t")))
 
 
 @pytest.mark.parametrize("classes", [2, 5, 8])
@@ -193,12 +186,12 @@ def test_a_confusion_matrix_that_cannot_fit_is_left_out_and_told(classes: int, c
     metrics = measured([f"n{index}" for index in range(classes)])
     metrics["confusion_matrix"][0][0] = count
     assert confusion_table(metrics) is None
-    lines = rendered(evaluation_report(metrics, "t"))
+    lines = rendered(classes_report(metrics, "t"))
     assert f"The confusion matrix of {classes} classes is too wide to show." in lines
 
 
 def test_one_label_for_every_row_is_told() -> None:
     surely_b = np.array([[0.1, 0.9]] * 3)
     for true, told in (([0, 1, 0], True), ([1, 1, 1], False)):
-        shown = "\n".join(rendered(evaluation_report(classification_metrics(true, surely_b, ["a", "[b]"]), "t")))
+        shown = "\n".join(rendered(classes_report(classification_metrics(true, surely_b, ["a", "[b]"]), "t")))
         assert ("Every row is given the label [b]: the model tells nothing apart." in shown) == told

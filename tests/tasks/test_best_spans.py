@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertwright.arrays import FloatArray
 from bertwright.data.inputs import Inputs
 from bertwright.data.question_windows import encode_questions
 from bertwright.data.squad import QuestionExample
 from bertwright.tasks import spans
-from bertwright.tasks.spans import FloatArray, best_spans, no_answer_scores
+from bertwright.tasks.spans import best_spans, no_answer_scores
 from bertwright.tokenizer import Tokenizer
 from tiny_model import PLAIN
 

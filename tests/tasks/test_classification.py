@@ -14,13 +14,13 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef
 from sklearn.utils.class_weight import compute_class_weight
 
+from bertwright.arrays import softmax
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.packing import TokenTable
 from bertwright.errors import BertwrightError
 from bertwright.model import BertConfig
-from bertwright.predictor import mean_loss
-from bertwright.tasks.classification import Classification, softmax
+from bertwright.tasks.classification import Classification
 from bertwright.training.recipe import Recipe
 
 ABC = Classification(("a", "b", "c"))
@@ -131,7 +131,7 @@ def test_the_loss_and_measures_are_those_of_scikit_learn(logits_BC: np.ndarray[A
     found = ABC.scores(logits_BC, rows)
     loss = ABC.loss(rows, weights)
     units = np.arange(len(targets))
-    mean = mean_loss(loss, logits_BC)
+    mean = loss.mean(logits_BC)
     in_float32 = float(loss.sum(torch.from_numpy(logits_BC).float(), units)) / loss.weight_U.sum()
     backwards = loss.sum(torch.from_numpy(logits_BC[::-1].copy()), units[::-1].copy())
     # A probability that rounds to 0 has no logarithm in scikit-learn, so it is not tried where that happens.

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 import bertwright
 from bertwright import BertwrightError, finetune
+from bertwright.arrays import softmax
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.packing import TokenTable
-from bertwright.predictor import mean_loss
-from bertwright.tasks.classification import Classification, softmax
+from bertwright.tasks.classification import Classification
 from command_line import run
 from tiny_model import BAD, GOOD, PLAIN, QUICK, rows, write_jsonl, write_tsv
 
@@ -53,7 +53,7 @@ def test_a_text_counts_once_in_training_and_is_judged_by_the_mean_of_its_windows
     split = torch.split(torch.from_numpy(logits_WC), counts)
     means = [F.cross_entropy(part, torch.tensor([t] * len(part))).item() for part, t in zip(split, targets, strict=True)]
     expected = np.average(means, weights=weights_C[targets])
-    assert mean_loss(loss, logits_WC) == pytest.approx(expected)
+    assert loss.mean(logits_WC) == pytest.approx(expected)
     # In any batches, in any order.
     order = generator.permutation(sum(counts))
     sums = [float(loss.sum(torch.from_numpy(logits_WC[part]), part)) for part in np.array_split(order, 3) if len(part)]
@@ -62,8 +62,8 @@ def test_a_text_counts_once_in_training_and_is_judged_by_the_mean_of_its_windows
     judged = AB.example_loss(inputs, weights_C)
     pooled = torch.stack([part.mean(0) for part in split])
     reference = F.cross_entropy(pooled, torch.tensor(targets), torch.from_numpy(weights_C))
-    assert mean_loss(judged, logits_WC) == pytest.approx(float(reference))
-    assert mean_loss(judged, logits_WC) <= expected + 1e-9  # cross-entropy is convex
+    assert judged.mean(logits_WC) == pytest.approx(float(reference))
+    assert judged.mean(logits_WC) <= expected + 1e-9  # cross-entropy is convex
 
     answers = AB.decode(logits_WC, inputs)
     assert [answer.get("windows", 1) for answer in answers] == counts

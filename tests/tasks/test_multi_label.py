@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import bertwright
+from bertwright.arrays import sigmoid
 from bertwright.data.inputs import Inputs
 from bertwright.data.labelled import LabelledText
 from bertwright.data.packing import TokenTable
 from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.model import BertConfig
-from bertwright.predictor import mean_loss
 from bertwright.tasks import task_of
-from bertwright.tasks.multi_label import MultiLabel, sigmoid
+from bertwright.tasks.multi_label import MultiLabel
 from bertwright.training.recipe import Recipe
 from command_line import run
 from tiny_model import BAD, GOOD, PLAIN, QUICK, write_csv, write_jsonl, write_tiny_model
@@ -91,7 +91,7 @@ def test_the_loss_is_that_of_torch_with_positive_weights_whatever_the_batches(ro
     loss = ABC.loss(given_inputs, weights)
     targets = torch.from_numpy(ABC.targets(given_inputs.examples)).double()
     expected = torch.nn.BCEWithLogitsLoss(pos_weight=torch.from_numpy(weights))(torch.from_numpy(logits), targets)
-    assert mean_loss(loss, logits) == pytest.approx(float(expected))
+    assert loss.mean(logits) == pytest.approx(float(expected))
     units = np.arange(len(rows))
     parts = sum(float(loss.sum(torch.from_numpy(logits[part]), part)) for part in (units[::2], units[1::2]) if len(part))
     assert parts / len(rows) == pytest.approx(float(expected))

@@ -26,7 +26,6 @@ from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.packing import TokenTable
 from bertwright.evaluation.choices import NO_SOURCE, choice_metrics, choice_report, plot_choices
-from bertwright.predictor import mean_loss
 from bertwright.tasks.multiple_choice import MultipleChoice, side_by_side
 from bertwright.tasks.regularisation import TrainingLoss
 from command_line import run
@@ -63,7 +62,7 @@ def test_loss_ranking_and_accuracy_are_those_of_each_example_alone(given: list[t
     loss = TASK.loss(rows, np.ones(1))
     assert TASK.units(rows).tolist() == rows.starts.tolist()
     assert loss.weight_U.tolist() == [1] * len(given)
-    assert mean_loss(loss, scores_R1) == pytest.approx(np.mean(losses))
+    assert loss.mean(scores_R1) == pytest.approx(np.mean(losses))
     units = generator.permutation(len(given))[:3]
     outputs = torch.cat([parts[unit] for unit in units])[:, None].requires_grad_()
     some = loss.sum(outputs, units)

@@ -21,7 +21,6 @@ from bertwright.data.inputs import Inputs
 from bertwright.data.packing import TokenTable
 from bertwright.errors import BertwrightError
 from bertwright.model import BertConfig
-from bertwright.predictor import mean_loss
 from bertwright.tasks import task_of
 from bertwright.tasks.regression import Regression, targets
 from bertwright.training.recipe import Recipe
@@ -110,7 +109,7 @@ def test_the_loss_is_the_squared_error_whatever_the_batches(rows: list[tuple[flo
     given_inputs = inputs(*map(repr, true.tolist()))
     loss = Regression().loss(given_inputs, np.ones(1))
     outputs = predicted[:, None]
-    assert mean_loss(loss, outputs) == pytest.approx(((predicted - true) ** 2).mean())
+    assert loss.mean(outputs) == pytest.approx(((predicted - true) ** 2).mean())
     units = np.arange(len(true))
     parts = sum(float(loss.sum(torch.from_numpy(outputs[part]), part)) for part in (units[::2], units[1::2]))
     assert parts == pytest.approx(((predicted - true) ** 2).sum(), abs=1e-9)

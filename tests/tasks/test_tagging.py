@@ -19,13 +19,12 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Predictor, finetune
+from bertwright.arrays import softmax
 from bertwright.data.inputs import Inputs
 from bertwright.data.tagged import TaggedExample
 from bertwright.data.tags import PLAIN as NO_SCHEME
 from bertwright.data.word_windows import encode_words
-from bertwright.predictor import mean_loss
 from bertwright.tasks import task_of
-from bertwright.tasks.classification import softmax
 from bertwright.tasks.tagging import Tagging
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
@@ -205,7 +204,7 @@ def test_the_loss_is_the_mean_over_words_whatever_the_windows_and_batches() -> N
     targets = NER.targets(rows)
     expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), torch.tensor(weights))
     loss = NER.loss(inputs, weights)
-    assert mean_loss(loss, logits) == pytest.approx(float(expected))
+    assert loss.mean(logits) == pytest.approx(float(expected))
     units = np.random.default_rng(1).permutation(len(inputs.table))
     parts = [units[:5], units[5:]]
     sums = [float(loss.sum(torch.from_numpy(logits[inputs.table.outputs(part)]), part)) for part in parts]
@@ -360,7 +359,7 @@ def assert_agree(directory: Path) -> None:
     logits, loss = theirs(directory, ROWS)
     found = ours.outputs(inputs)
     np.testing.assert_allclose(found, np.concatenate(logits), atol=1e-5, rtol=0)
-    assert mean_loss(ours.task.loss(inputs, np.ones(len(ours.labels))), found) == pytest.approx(loss, abs=1e-5)
+    assert ours.task.loss(inputs, np.ones(len(ours.labels))).mean(found) == pytest.approx(loss, abs=1e-5)
 
 
 def test_what_is_written_opens_in_transformers_with_the_same_logits_and_loss(tagger: Path) -> None:

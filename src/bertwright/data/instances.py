@@ -24,12 +24,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bertwright.arrays import BoolArray
 from bertwright.data.packing import PackedBatch, Sequences
 from bertwright.data.shards import TextInMemory
 from bertwright.errors import BertwrightError, did_you_mean
 
 Int64Array = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 OBJECTIVES = ("mlm+nsp", "mlm", "mlm+sop")
 NO_PAIR = -100

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.arrays import BoolArray
 from bertwright.data.inputs import Inputs
 from bertwright.data.packing import TokenTable
 from bertwright.data.squad import QuestionExample
@@ -18,7 +19,6 @@ from bertwright.errors import BertwrightError, tell
 from bertwright.tokenizer import Tokenizer
 
 Int32Array = npt.NDArray[np.int32]
-BoolArray = npt.NDArray[np.bool_]
 
 SHORTEST = 5  # [CLS] question [SEP] context [SEP], with one token of each
 
@@ -52,7 +52,7 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Window:
+class ContextWindow:
     """A sequence that shows the tokens ``begin : end`` of a context, from its own token ``prefix`` on."""
 
     context: Context
@@ -74,7 +74,7 @@ def encode_questions(
         question_length: most tokens of a question; the rest is cut and counted, so that there is room for the context.
 
     Returns:
-        The windows of each example in their order, all tokens of which are read, with a Window each as details.
+        The windows of each example in their order, all tokens of which are read, with a ContextWindow each as details.
 
     Raises:
         BertwrightError: ``max_length`` has no room for question and context.
@@ -93,7 +93,7 @@ def encode_questions(
         narrowed += shared < stride and len(context.ids_N) > room
         head = np.array(question.input_ids, dtype=np.int32)
         for begin, end in slices(len(context.ids_N), room, shared):
-            windows.append(Window(context, begin, end, prefix))
+            windows.append(ContextWindow(context, begin, end, prefix))
             ids.append(np.concatenate([head, context.ids_N[begin:end], [tokenizer.sep_id]], dtype=np.int32))
             types.append(np.repeat(_SEGMENTS, [prefix, end - begin + 1]))
         starts.append(len(windows))

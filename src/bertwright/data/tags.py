@@ -18,8 +18,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from bertwright.arrays import BoolArray, IntArray
 
 OUTSIDE = "O"
 PLAIN = "plain"

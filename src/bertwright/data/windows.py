@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bertwright.arrays import IntArray
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.packing import TokenTable
 from bertwright.errors import BertwrightError
 from bertwright.tokenizer import Tokenizer
-
-IntArray = npt.NDArray[np.int64]
 
 
 def window_begins(tokens: int, room: int, stride: int) -> IntArray:

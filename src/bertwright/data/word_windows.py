@@ -18,7 +18,7 @@ from bertwright.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class WordWindow:
     """The words ``begin : end`` of a sentence, of which ``first : last`` are read here."""
 
     begin: int
@@ -27,7 +27,7 @@ class Window:
     last: int
 
 
-def windows(sizes: Sequence[int], room: int) -> list[Window]:
+def windows(sizes: Sequence[int], room: int) -> list[WordWindow]:
     """Cut a sentence, whose words have these ``sizes`` in pieces, into windows of at most ``room`` pieces.
 
     One window after the other is filled, and shares up to half of its pieces with the next. A word in both is read where
@@ -37,15 +37,15 @@ def windows(sizes: Sequence[int], room: int) -> list[Window]:
     """
     before = [0, *accumulate(sizes)]  # pieces before each word
     if before[-1] <= room:
-        return [Window(0, len(sizes), 0, len(sizes))]
-    found: list[Window] = []
+        return [WordWindow(0, len(sizes), 0, len(sizes))]
+    found: list[WordWindow] = []
     begin, first = 0, 0
     while True:
         end = begin + 1
         while end < len(sizes) and before[end + 1] - before[begin] <= room:
             end += 1
         if end == len(sizes):
-            found.append(Window(begin, end, first, end))
+            found.append(WordWindow(begin, end, first, end))
             return found
         after = begin + 1  # where the next window begins: it shares half a window, but leaves room for a new word
         while after < end and (before[end] - before[after] > room // 2 or before[end + 1] - before[after] > room):
@@ -53,7 +53,7 @@ def windows(sizes: Sequence[int], room: int) -> list[Window]:
         last = max(after, first + 1)
         while last < end and before[last] - before[after] <= before[end] - before[last + 1]:
             last += 1
-        found.append(Window(begin, end, first, last))
+        found.append(WordWindow(begin, end, first, last))
         begin, first = after, last
 
 

@@ -25,12 +25,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bertwright.arrays import FloatArray
 from bertwright.errors import BertwrightError
 from bertwright.evaluation import bootstrap
 from bertwright.evaluation.canvas import BLUE, SKY_BLUE, caption, new_figure, save
 from bertwright.evaluation.report import scores_table
-
-FloatArray = npt.NDArray[np.float64]
 
 TITLES = {"f1": "F1", "exact_match": "exact match"}
 QUESTION_WORDS = ("what", "who", "when", "where", "which", "why", "how")

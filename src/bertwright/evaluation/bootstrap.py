@@ -10,12 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.errors import BertwrightError
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 SAMPLES = 1000
 # Bounds the memory of samples that are drawn at once, whatever the number of groups: 8 bytes for each group of each.

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from bertwright.arrays import FloatArray, IntArray, softmax
 from bertwright.evaluation.bootstrap import by_source, headline
 from bertwright.evaluation.canvas import (
     BLUE,
@@ -29,9 +29,6 @@ from bertwright.evaluation.canvas import (
 )
 from bertwright.evaluation.metrics import calibration_error, reliability_bins
 from bertwright.evaluation.report import NAME_COLUMNS, new_table, scores_table, shown_name, shown_score
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 NO_SOURCE = "(none given)"
 SOURCES_DRAWN_UP_TO = 24
@@ -63,8 +60,7 @@ def choice_metrics(
         second, …) and ``per_source`` (``examples`` and ``accuracy``, most examples first).
     """
     examples = np.arange(len(right_E))
-    shifted = np.exp(scores_EN - scores_EN.max(1, keepdims=True))
-    probabilities_EN = shifted / shifted.sum(1, keepdims=True)
+    probabilities_EN = softmax(scores_EN)
     order_EN = np.argsort(-scores_EN, axis=1, kind="stable")
     rank_E = (order_EN == right_E[:, None]).argmax(1)
     correct_E = rank_E == 0

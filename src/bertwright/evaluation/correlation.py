@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.errors import BertwrightError
-from bertwright.evaluation.bootstrap import IntArray, by_source, headline
-
-FloatArray = npt.NDArray[np.float64]
+from bertwright.evaluation.bootstrap import by_source, headline
 
 
 def pearson(true_B: FloatArray, predicted_B: FloatArray) -> float:

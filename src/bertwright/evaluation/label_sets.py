@@ -11,13 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bertwright.arrays import BoolArray, FloatArray, IntArray
 from bertwright.errors import BertwrightError
-from bertwright.evaluation.bootstrap import IntArray, by_source, headline
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from bertwright.evaluation.bootstrap import by_source, headline
 
 HALF = 0.5
 

@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.evaluation.bootstrap import grouped_interval
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 CALIBRATION_BINS = 15
 # Probabilities from half-precision softmaxes miss one by this much; logits miss it by far more.

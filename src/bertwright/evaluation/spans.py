@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Group
 from rich.text import Text
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.evaluation import bootstrap
 from bertwright.evaluation.canvas import BLUE, SKY_BLUE, VERMILION, caption, drawable_labels, new_figure, save
 from bertwright.evaluation.report import per_class_table, scores_table
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 DRAWN_UP_TO = 40  # types; of more, those with the lowest F1
 

@@ -22,13 +22,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from bertwright.arrays import FloatArray
 from bertwright.data.readers import lines_of
 from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.evaluation.minimal_pairs import PairAccuracies, pair_accuracies
-
-FloatArray = npt.NDArray[np.float64]
 
 JSON_LINES = (".jsonl", ".ndjson")
 ARCHIVES: dict[str, Any] = {

@@ -17,18 +17,19 @@ import torch.nn.functional as F
 from rich.console import RenderableType
 from torch import Tensor
 
+from bertwright.arrays import FloatArray, IntArray, softmax
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.windows import encode_windows, pooled
 from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.bootstrap import by_source
+from bertwright.evaluation.classes import classes_report
 from bertwright.evaluation.metrics import METRICS, classification_metrics, matthews_per_batch
 from bertwright.evaluation.plots import plot_confusion, plot_matthews_per_batch, plot_reliability
-from bertwright.evaluation.report import evaluation_report
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
 from bertwright.tasks.regularisation import classes_apart, weighted
-from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, fine
+from bertwright.tasks.task import Loss, Task, fine
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
@@ -214,7 +215,7 @@ class Classification(Task):
 
     def report(self, metrics: Mapping[str, Any], title: str) -> RenderableType:
         """Scores, classes, sources and the confusion matrix as tables."""
-        return evaluation_report(dict(metrics), title)
+        return classes_report(dict(metrics), title)
 
     def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """Draw confusion matrix, reliability, and Matthews correlation by batch."""
@@ -228,9 +229,3 @@ def _cross_entropy(logits_BC: Tensor, targets_B: Tensor, weights_C: Tensor, redu
     return F.cross_entropy(
         logits_BC, targets_B.to(logits_BC.device), weights_C.to(logits_BC), reduction=reduction, label_smoothing=smoothing
     )
-
-
-def softmax(logits_BC: FloatArray) -> FloatArray:
-    """Return the probabilities of each row."""
-    shifted = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(1, keepdims=True))

@@ -7,17 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.errors import BertwrightError, did_you_mean, tell
 
 # What a ``config.json`` of transformers calls the losses of a sequence classifier.
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:

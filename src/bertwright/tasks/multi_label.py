@@ -17,17 +17,18 @@ import torch.nn.functional as F
 from rich.console import Group, RenderableType
 from torch import Tensor
 
+from bertwright.arrays import BoolArray, FloatArray, IntArray, sigmoid
 from bertwright.data.inputs import Inputs
 from bertwright.data.labelled import LabelledText, read_labelled
 from bertwright.data.splits import stratified_split
 from bertwright.errors import BertwrightError
-from bertwright.evaluation.label_sets import HALF, SCORES, BoolArray, LabelSets, label_set_metrics, tuned_thresholds
+from bertwright.evaluation.label_sets import HALF, SCORES, LabelSets, label_set_metrics, tuned_thresholds
 from bertwright.evaluation.plots import plot_label_scores
 from bertwright.evaluation.report import per_class_table, per_source_table, scores_table
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
 from bertwright.tasks.regularisation import labels_apart, weighted
-from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, columns_of, fine
+from bertwright.tasks.task import Loss, Task, columns_of, fine
 from bertwright.training.recipe import Recipe
 
 
@@ -258,8 +259,3 @@ class MultiLabel(Task):
     def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """Draw F1, precision and recall of the most frequent labels."""
         plot_label_scores(metrics["per_class"], folder / "labels.png")
-
-
-def sigmoid(logits: FloatArray) -> FloatArray:
-    """Return the probability of each logit."""
-    return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from rich.console import RenderableType
 from torch import Tensor
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.choices import ChoiceExample, read_choices, stream_choices
 from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
@@ -28,7 +29,7 @@ from bertwright.evaluation.choices import choice_metrics, choice_report, plot_ch
 from bertwright.evaluation.plots import plot_reliability
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks.regularisation import classes_apart
-from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, columns_of, fine
+from bertwright.tasks.task import Loss, Task, columns_of, fine
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 

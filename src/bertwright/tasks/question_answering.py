@@ -18,6 +18,7 @@ import torch
 from rich.console import RenderableType
 from torch import Tensor
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
 from bertwright.data.question_windows import Context, encode_questions
@@ -39,9 +40,6 @@ from bertwright.tasks.spans import Spans, best_spans, no_answer_scores
 from bertwright.tasks.task import Loss, Task, fine
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 BEST = 20  # answers among which probability is shared out, as in the official scripts
 SHOWN = 5  # of them, that a prediction tells

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from rich.console import Group, RenderableType
 from torch import Tensor
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.splits import stratified_split
@@ -27,7 +28,7 @@ from bertwright.evaluation.report import per_source_table, scores_table
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
 from bertwright.tasks.regularisation import values_apart, weighted
-from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, fine
+from bertwright.tasks.task import Loss, Task, fine
 from bertwright.training.recipe import Recipe
 
 

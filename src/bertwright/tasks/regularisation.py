@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bertwright.tasks.task import FloatArray, IntArray, Loss, fine
+from bertwright.arrays import FloatArray, IntArray
+from bertwright.tasks.task import Loss, fine
 from bertwright.training.recipe import Recipe
 
 

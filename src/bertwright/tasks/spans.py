@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.inputs import Inputs
 from bertwright.data.packing import spans
-from bertwright.data.question_windows import Window
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from bertwright.data.question_windows import ContextWindow
 
 _CELLS_AT_ONCE = 4_000_000  # 8 bytes each: starts by lengths of the windows that are searched together
 
@@ -44,7 +42,7 @@ def best_spans(outputs_R2: FloatArray, inputs: Inputs, *, longest: int, count: i
     A span lies in one window, ends no earlier than it begins, is at most ``longest`` tokens long, and begins and ends
     with whole words. Where several windows show it, its best score counts. Of equal scores, the earlier span is better.
     """
-    windows: Sequence[Window] = inputs.details
+    windows: Sequence[ContextWindow] = inputs.details
     lengths_W = np.array([window.end - window.begin for window in windows], dtype=np.int64)
     order_W = np.argsort(lengths_W, kind="stable")
     found: list[_Found] = []
@@ -93,7 +91,7 @@ def _search(
     outputs_R2: FloatArray, inputs: Inputs, which_W: IntArray, lengths_W: IntArray, longest: int, count: int
 ) -> _Found:
     """The best spans of some windows."""
-    windows: list[Window] = [inputs.details[w] for w in which_W.tolist()]
+    windows: list[ContextWindow] = [inputs.details[w] for w in which_W.tolist()]
     lengths = lengths_W[which_W]
     width = int(lengths.max())
     begin_W = np.array([window.begin for window in windows], dtype=np.int64)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from rich.console import RenderableType
 from torch import Tensor
 
+from bertwright.arrays import FloatArray, IntArray, softmax
 from bertwright.data.conll import TagColumns, read_tagged
 from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
@@ -46,9 +47,8 @@ from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.spans import SpanCounts, Tagged, plot_types, score, tagging_metrics, tagging_report
 from bertwright.model import BertConfig, TokenClassifier
 from bertwright.tasks import labels as names
-from bertwright.tasks.classification import softmax
 from bertwright.tasks.regularisation import classes_apart, weighted
-from bertwright.tasks.task import FloatArray, IntArray, Loss, Task, fine
+from bertwright.tasks.task import Loss, Task, fine
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 

@@ -15,23 +15,20 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.console import RenderableType
 from torch import Tensor
 
+from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.examples import Columns, Example
 from bertwright.data.inputs import Inputs, encode_texts
 from bertwright.data.readers import read_examples, stream_lines
 from bertwright.data.splits import stratified_split
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.evaluation.report import scores_table
 from bertwright.model import BertConfig, Headed
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,11 @@ class Loss:
     sum: Callable[[Tensor, IntArray], Tensor]
     even: Callable[[Tensor, IntArray], Tensor] | None = None
     divergence: Callable[[Tensor, Tensor, IntArray], Tensor] | None = None
+
+    def mean(self, outputs_RC: FloatArray) -> float:
+        """The loss over all units, given the outputs for all of them."""
+        total = self.sum(torch.from_numpy(outputs_RC), np.arange(len(self.weight_U)))
+        return float(total) / (float(self.weight_U.sum()) or 1.0)
 
 
 def fine(outputs_RC: Tensor) -> Tensor:
@@ -242,6 +244,18 @@ class Task(ABC):
 
     def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:  # noqa: B027
         """Write the plots of a measurement and of its rows into a folder; nothing where there is nothing to see."""
+
+
+def chosen_metric(kind: Task | type[Task], name: str | None) -> str:
+    """The metric of this name, or a task's first.
+
+    Raises:
+        BertwrightError: the task has no such metric.
+    """
+    known = [*(kind.metrics if isinstance(kind, Task) else kind.METRICS), "loss"]
+    if name is not None and name not in known:
+        raise BertwrightError(f"--metric is {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
+    return name or known[0]
 
 
 def columns_of(recipe: Recipe, *, labelled: bool = True) -> Columns:
