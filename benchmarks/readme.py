@@ -149,22 +149,20 @@ def tasks() -> str:
         "validation. The Chinese ones start from random weights of config mini. The Trainer of transformers has the same",
         "checkpoint, rows, batch size and epochs, float32, and else what its example scripts have by default. Steps are",
         "timed in float32 on both sides.",
-        "Files: `benchmarks/results/task_*.json`.",
+        "Empty cells are not measured yet. Files: `benchmarks/results/task_*.json`.",
         "",
         "| data | measured by | seeds | bertwright | Trainer | a step is faster by |",
         "|---|---|---|---|---|---|",
     ]
     for name, (title, measures) in TASKS.items():
         ours, peer, timed = (records.held(f"task_{name}{end}") for end in ("", "_trainer", "_time"))
-        if ours is None:
+        if not (ours or peer or timed):
             continue
         cells = []
         for held in (ours, peer):
             found = [records.spread(held["over_seeds"]["test"][measure]) for measure in measures] if held else []
             cells.append(" / ".join(found))
-        seeds = str(len(ours["seeds"]))
-        if peer and len(peer["seeds"]) != len(ours["seeds"]):
-            seeds += f", {len(peer['seeds'])}"
+        seeds = ", ".join(dict.fromkeys(str(len(held["seeds"])) for held in (ours, peer) if held))
         ratio = f"{timed['ratio']:.1f} times" if timed else ""
         lines.append(f"| {title} | {' / '.join(measures.values())} | {seeds} | {cells[0]} | {cells[1]} | {ratio} |")
     return "\n".join(lines)
