@@ -179,6 +179,7 @@ def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, s
         return trained
 
     model.freeze(frozen_parts(recipe.freeze, start.config))
+    # Of --dropout 0 it is told before anything is read.
     if recipe.r_drop and recipe.dropout != 0 and not model.draws_masks and seed == recipe.seed:
         tell("--r-drop has no effect on a model in which nothing that is trained has dropout")
     model.to(machine.device)

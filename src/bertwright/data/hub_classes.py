@@ -15,7 +15,7 @@ def classes_of(metadata: Mapping[bytes, bytes]) -> dict[str, Sequence[str]]:
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         found = {column: _names(feature) for column, feature in features.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return {}
     return {column: names for column, names in found.items() if names is not None}
 
