@@ -8,8 +8,7 @@
 ``quality`` fine-tunes once for each seed and writes ``results/task_NAME.json`` after every one; seeds that it holds are not
 run again, so that a broken off benchmark goes on where it was; with ``--runs FOLDER`` within a seed too. ``time`` takes
 turns, each measurement in a fresh process: the mean step of either side, and the median over as many rounds as asked. The
-Trainer pads as its example scripts do when it is timed; for scores it pads to the longest of each batch, which changes
-nothing but the time.
+Trainer runs as its example scripts do when it is timed; for scores it may save time (benchmarks/trainers.py says how).
 """
 
 from __future__ import annotations
@@ -54,8 +53,7 @@ TASKS: dict[str, Options] = {
     "weibo_ner": {"data": "zh", "learning_rate": 3e-4, "epochs": 20} | CHINESE,
 }
 BESIDE_TRAINER = ("cola", "rte", "conll2003", "squad")
-# Of scores. Times are taken in float32 on both sides.
-PRECISION = {"bertwright": "bfloat16", "trainer": "float32"}
+PRECISION = "bfloat16"  # of scores, on both sides; times are taken in float32
 STEPS = {"bertwright": 40, "trainer": 12}
 WARM_UP = {"bertwright": 5, "trainer": 2}
 # Timed without tests, which are no part of training, and at the length that the example scripts cut texts to.
@@ -112,8 +110,7 @@ def measured(
         if by == "bertwright":
             result = ours(options, seed, threads=threads, precision=precision, steps=steps, folder=folder)
         else:
-            padding = "script" if steps else "longest"  # for scores, what it pads to makes no difference but time
-            result = trainers.trained(options, seed, threads=threads, steps=steps, padding=padding)
+            result = trainers.trained(options, seed, threads=threads, steps=steps)
     return result | {"peak_gflops": max(peak, matrix_product_peak()) if steps else None}
 
 
@@ -126,15 +123,14 @@ def apart(*arguments: Any) -> dict[str, Any]:
 def quality(task: str, arguments: argparse.Namespace) -> None:
     """Scores of each seed, and their mean and standard deviation."""
     name = f"task_{task}" + ("_trainer" if arguments.by == "trainer" else "")
-    precision = PRECISION[arguments.by]
-    setting = {"by": arguments.by, "precision": precision, "options": {k: v for k, v in TASKS[task].items() if k != "data"}}
+    setting = {"by": arguments.by, "precision": PRECISION, "options": {k: v for k, v in TASKS[task].items() if k != "data"}}
     held = records.held(name) or {}
     seeds = held.get("seeds", []) if held.get("setting") == setting else []
     for seed in range(arguments.seeds):
         if any(one["seed"] == seed for one in seeds):
             continue
         runs = arguments.runs if arguments.by == "bertwright" else None
-        result = measured(arguments.by, task, arguments.data, seed, arguments.threads, precision, None, runs)
+        result = measured(arguments.by, task, arguments.data, seed, arguments.threads, PRECISION, None, runs)
         scores = {part: {name: result[part][name] for name in result["metrics"]} for part in ("validation", "test")}
         seeds.append({"seed": seed, "seconds": sum(result["times"]), "commit": records.commit()} | scores)
         print(task, arguments.by, seeds[-1], flush=True)

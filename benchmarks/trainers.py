@@ -2,9 +2,10 @@
 
 Both train on the same sequences from the same checkpoint, for as many epochs, with the same batch size. All else is as the
 example scripts of transformers have it by default: 5e-5, falling to 0 without warm-up, no weight decay; texts and
-questions padded to the longest length that is allowed, words to the longest of their batch. What comes out is a model
-directory that ``bertwright.load`` opens and judges, so that both are measured alike; the last epoch counts, as in the
-scripts, where this project keeps the best.
+questions padded to the longest length that is allowed, words to the longest of their batch. Scores, for which time does
+not count, are taken as this project's are: products in bfloat16, rows of like length in one batch (the Trainer's own
+options), padded to the longest of it. What comes out is a model directory that ``bertwright.load`` opens and judges, so
+that both are measured alike; the last epoch counts, as in the scripts, where this project keeps the best.
 """
 
 from __future__ import annotations
@@ -81,11 +82,8 @@ def collated(pad_id: int, fixed: int | None) -> Callable[[list[Row]], dict[str, 
     return collate
 
 
-def trained(options: dict[str, Any], seed: int, *, threads: int, steps: int | None, padding: str) -> dict[str, Any]:
-    """Fine-tune by the Trainer and measure; with ``steps``, only time so many.
-
-    ``padding`` is ``script``, or ``longest`` for scores that are the same in less time.
-    """
+def trained(options: dict[str, Any], seed: int, *, threads: int, steps: int | None) -> dict[str, Any]:
+    """Fine-tune by the Trainer and measure; with ``steps``, only time so many of them, as the example scripts run."""
     import transformers
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -98,7 +96,7 @@ def trained(options: dict[str, Any], seed: int, *, threads: int, steps: int | No
     config.update(task.to_config())
     model = getattr(transformers, CLASSES[kind]).from_pretrained(directory, config=config)
     rows = rows_of(task, kind, materials.train.inputs)
-    fixed = recipe.max_length if padding == "script" and kind in PADDED_FULLY else None
+    fixed = recipe.max_length if steps and kind in PADDED_FULLY else None
     collate = collated(materials.start.tokenizer.pad_id, fixed)
     marks: list[float] = []
 
@@ -113,7 +111,8 @@ def trained(options: dict[str, Any], seed: int, *, threads: int, steps: int | No
         arguments = TrainingArguments(
             output_dir=folder, num_train_epochs=recipe.epochs, max_steps=steps or -1, seed=seed, use_cpu=True,
             per_device_train_batch_size=recipe.batch_size, remove_unused_columns=False, save_strategy="no", report_to=[],
-            disable_tqdm=True, dataloader_pin_memory=False,
+            disable_tqdm=True, dataloader_pin_memory=False, bf16=not steps,
+            train_sampling_strategy="random" if steps else "group_by_length",
         )  # fmt: skip
         Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[Clock()]).train()
         times = np.diff(marks).tolist()
