@@ -21,6 +21,7 @@ from typing import Any
 import tomli_w
 import torch
 
+from benchmarks import records
 from bertwright.atomic import atomic_directory
 from bertwright.card import pretraining_card
 from bertwright.checkpoint import export_tensors, write_weights
@@ -152,9 +153,7 @@ def _measured(record: dict[str, Any]) -> list[str]:
     rows = {
         f"BLiMP, {pairs['sets']} sets, {pairs['score']}": f"{pairs['accuracy']:.1%}",
         **{
-            f"CoLA, {where}, {len(cola['seeds'])} seeds at {cola['rate']:g}": "{mean:.3f} ± {standard_deviation:.3f}".format(
-                **cola["over_seeds"][part]
-            )
+            f"CoLA, {where}, {len(cola['seeds'])} seeds at {cola['rate']:g}": records.spread(cola["over_seeds"][part])
             for where, part in (("out of domain", "test"), ("in domain", "validation"))
         },
     }

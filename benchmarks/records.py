@@ -68,7 +68,7 @@ def write(name: str, results: dict[str, Any]) -> Path:
     return path
 
 
-def spread(found: dict[str, float | None]) -> str:
-    """A mean with its standard deviation over seeds, as tables have it."""
-    deviation = found["standard_deviation"]
-    return f"{found['mean']:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
+def spread(found: dict[str, float | None], *, percent: bool = False) -> str:
+    """A mean with its standard deviation over seeds, where there is one, as tables have it."""
+    values = [value for value in (found["mean"], found["standard_deviation"]) if value is not None]
+    return " ± ".join(f"{100 * value:.1f}" if percent else f"{value:.3f}" for value in values)

@@ -264,8 +264,7 @@ def table_of(results: dict[str, Any]) -> Table:
         return "" if value is None else f"{value:.1f}"
 
     def over_seeds(measured: dict[str, Any], part: str) -> str:
-        score = measured["over_seeds"][part]
-        return f"{100 * score['mean']:.1f} ± {100 * score['standard_deviation']:.1f}"
+        return records.spread(measured["over_seeds"][part], percent=True)
 
     table = Table(box=box.SIMPLE_HEAD, title=f"{results['parameters'] / 1e6:.1f} M parameters")
     for header in ("", "BLiMP", "CoLA", "CoLA, in-domain", "held-out loss"):

@@ -142,10 +142,7 @@ def table(results: Results) -> str:
     lines = ["| variant | seeds | validation | test | collapsed | minutes a seed |", "| --- | --- | --- | --- | --- | --- |"]
     for variant, held in results["variants"].items():
         found = held["summary"]
-        cells = [
-            f"{100 * found[s]['mean']:.1f} ± {100 * (found[s]['standard_deviation'] or 0):.1f}"
-            for s in ("validation", "test")
-        ]
+        cells = [records.spread(found[split], percent=True) for split in ("validation", "test")]
         minutes = statistics.median(one["seconds"] for one in held["seeds"]) / 60
         lines.append(f"| {variant} | {found['seeds']} | {' | '.join(cells)} | {found['collapsed']} | {minutes:.1f} |")
         for made in held.get("soups", []):
