@@ -168,7 +168,7 @@ class _PackedAttention(torch.autograd.Function):
             keep = training and L <= _PackedAttention.KEEP_UP_TO
             mask = p_NACL = None
             if dropout > 0 and noise is not None:
-                mask = noise.mask((N, A, C, L), dropout).to(qkv_T3AD.dtype)
+                mask = noise.mask((N, A, C, L), dropout).to(_finer(qkv_T3AD.dtype))
             if mask is None and not keep:
                 allowed = None if group.bias_N11L is None else group.bias_N11L == 0
                 out_NACD = F.scaled_dot_product_attention(q_NACD, k_NALD, v_NALD, attn_mask=allowed)
@@ -176,7 +176,7 @@ class _PackedAttention(torch.autograd.Function):
                 if training:  # contiguous once, so that none of the products here and in backward copies its operands
                     q_NACD, k_NALD, v_NALD = q_NACD.contiguous(), k_NALD.contiguous(), v_NALD.contiguous()
                 p_NACL = _weights(q_NACD, k_NALD, group)
-                out_NACD = torch.matmul(p_NACL if mask is None else p_NACL * mask, v_NALD)
+                out_NACD = torch.matmul((p_NACL if mask is None else p_NACL * mask).to(v_NALD.dtype), v_NALD)
             if training:
                 kept += [q_NACD, k_NALD, v_NALD, p_NACL if keep else None, mask]
             group.rows.gather(out_NACD.transpose(1, 2).reshape(N * C, A * D), context_RH)
@@ -199,12 +199,14 @@ class _PackedAttention(torch.autograd.Function):
             if p_NACL is None:
                 p_NACL = _weights(q_NACD, k_NALD, group)
             out_NACD = group.rows.spread(grad_RH, zero=True).view(N, C, A, D).transpose(1, 2).contiguous()
-            grad_p_NACL = torch.matmul(out_NACD, v_NALD.transpose(2, 3))
+            grad_p_NACL = torch.matmul(out_NACD, v_NALD.transpose(2, 3)).to(p_NACL.dtype)
             dropped_NACL = p_NACL
             if mask is not None:
                 dropped_NACL = p_NACL * mask
                 grad_p_NACL.mul_(mask)
+            dropped_NACL = dropped_NACL.to(v_NALD.dtype)
             grad_s_NACL = torch._softmax_backward_data(grad_p_NACL, p_NACL, -1, p_NACL.dtype).mul_(D**-0.5)
+            grad_s_NACL = grad_s_NACL.to(v_NALD.dtype)
             grad_q_NCAD = torch.matmul(grad_s_NACL, k_NALD).transpose(1, 2)
             grad_NL3AD = grad_RH.new_empty(N, L, 3, A, D)
             if grad_q_RH is None:
@@ -231,11 +233,16 @@ def _heads(qkv_T3AD: Tensor, q_RAD: Tensor | None, group: Group) -> tuple[Tensor
 
 
 def _weights(q_NACD: Tensor, k_NALD: Tensor, group: Group) -> Tensor:
-    """Return the attention weights p_NACL, 0 at empty places."""
-    scores_NACL = torch.matmul(q_NACD, k_NALD.transpose(2, 3)).mul_(k_NALD.shape[-1] ** -0.5)
+    """Return the attention weights p_NACL, 0 at empty places; in float32 or finer, whatever the products are in."""
+    scores_NACL = torch.matmul(q_NACD, k_NALD.transpose(2, 3)).to(_finer(k_NALD.dtype)).mul_(k_NALD.shape[-1] ** -0.5)
     if group.bias_N11L is not None:  # adding is several times quicker than filling by a mask
         scores_NACL.add_(group.bias_N11L)
     return torch.softmax(scores_NACL, -1)
+
+
+def _finer(dtype: torch.dtype) -> torch.dtype:
+    """What weights and masks are computed in: on a CPU, half precision is quick in products and slow in all else."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _on_device(qkv_T3AD: Tensor, sequences: Sequences, rows: Rows | None, dropout: float) -> Tensor:
