@@ -1,6 +1,6 @@
-"""README's tables of numbers, out of the files in `benchmarks/results`: `python -m benchmarks.readme` writes them anew.
+"""Tables of numbers in README and guides, out of `benchmarks/results`: `python -m benchmarks.readme` writes them anew.
 
-A test holds README to what this makes, so that no figure there is without its file.
+A test holds the pages to what this makes, so that no figure there is without its file.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import records
+from benchmarks import records, stability
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "docs/small-data.md"]
 SIDES = {
     "padded-128": "transformers, padded to 128 tokens",
     "padded-longest": "transformers, padded to the batch's longest",
@@ -147,8 +148,9 @@ def tasks() -> str:
         "All-MiniLM-L6-v2 fine-tuned on each task's data by `bertwright finetune NAME --data FOLDER`, products in",
         "bfloat16, one thread of 2 cores; mean ± standard deviation over seeds of the test score, the epoch chosen on",
         "validation. The Chinese ones start from random weights of config mini. The Trainer of transformers has the same",
-        "checkpoint, rows, batch size and epochs, float32, and else what its example scripts have by default. Steps are",
-        "timed in float32 on both sides.",
+        "checkpoint, rows, batch size and epochs, and else what its example scripts have by default; for its scores it has",
+        "products in bfloat16 and batches of like length too. Steps are timed in float32 on both sides, and there it pads",
+        "as the scripts do.",
         "Empty cells are not measured yet. Files: `benchmarks/results/task_*.json`.",
         "",
         "| data | measured by | seeds | bertwright | Trainer | a step is faster by |",
@@ -168,14 +170,35 @@ def tasks() -> str:
     return "\n".join(lines)
 
 
+def few_rows() -> str:
+    """The options for few rows, one after the other, over seeds."""
+    lines: list[str] = []
+    for task, title in (("rte", "RTE, accuracy"), ("cola", "CoLA, Matthews correlation, test out of domain")):
+        if held := records.held(f"stability_{task}"):
+            file = f"[stability_{task}.json](../benchmarks/results/stability_{task}.json)"
+            lines += [f"{title}, in per cent ({file}):", "", stability.table(held), ""]
+    return "\n".join(lines).rstrip()
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "speed": speed,
+    "quality": quality,
+    "tasks": tasks,
+    "two steps": two_steps,
+    "few rows": few_rows,
+}
+
+
 def filled(text: str) -> str:
-    """README with its tables made anew."""
-    parts: dict[str, Callable[[], str]] = {"speed": speed, "quality": quality, "tasks": tasks, "two steps": two_steps}
-    for name, make in parts.items():
-        begin, end = f"<!-- numbers: {name} -->", "<!-- /numbers -->"
-        text = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{make()}\n{end}", text, count=1, flags=re.S)  # noqa: B023
-    return text
+    """A page with its tables made anew."""
+    return re.sub(
+        r"<!-- numbers: (.*?) -->\n.*?<!-- /numbers -->",
+        lambda found: f"<!-- numbers: {found[1]} -->\n{PARTS[found[1]]()}\n<!-- /numbers -->",
+        text,
+        flags=re.S,
+    )
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
