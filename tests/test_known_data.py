@@ -126,7 +126,7 @@ def test_mnli_reports_matched_and_mismatched_everywhere(
     assert len((out / "test-mismatched" / "predictions.jsonl").read_text().splitlines()) == 24
     card = (out / "README.md").read_text()
     assert f"| test-mismatched | 24 | {metrics['test-mismatched']['accuracy']:.4f} |" in card
-    assert shown.out.count("test-mismatched") == 1 + 3  # the heading of its report, and two seeds with their mean
+    assert shown.out.count("test-mismatched") == 1 + 4  # the heading of its report, and two seeds with their mean and sd
     assert max(cell_len(line) for line in shown.out.splitlines() if str(out) not in line) <= 80
     assert "test-mismatched" in run("info", out).out
     again = bertwright.load(out).evaluate(tmp_path / "MNLI" / "dev_mismatched.tsv")

@@ -197,6 +197,11 @@ MISTAKES = [
         '{"start": "s", "endings": ["a", "a"], "label": "a"}',
         "c.jsonl:1: the answer 'a' is the text of several endings; give its number",
     ),
+    (
+        "c.csv",
+        "video-id,startphrase,sent1,sent2,gold-ending,distractor-0\nv,a b,a,b,c,d\n",
+        "c.csv:2: no endings: neither a list choices or endings, nor ending0, ending1, … (columns: video-id, startphrase",
+    ),
     ("c.jsonl", '{"start": "s", "endings": ["a", "b"], "label": -1}', "c.jsonl:1: the answer is -1, but 2 endings are 0"),
     ("c.jsonl", '{"start": "s", "endings": ["a", "b"], "label": true}', "c.jsonl:1: the answer True is neither"),
     ("c.jsonl", '{"start": "s", "endings": ["a", "b"], "label": null}', "c.jsonl:1: the answer is missing"),

@@ -205,6 +205,36 @@ def test_spans_inside_of_words_are_widened_and_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_spans_whose_words_are_taken_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    spans = [{"start": 0, "end": 6, "label": "PER"}, {"start": 6, "end": 10, "label": "MISC"}]
+    with pytest.warns(BertwrightWarning) as told:
+        assert read_json(path, {"text": "Merkelplan here", "spans": spans})[0][2] == ["B-PER", "O"]
+    assert [str(one.message) for one in told] == [
+        f"{path}: 1 spans begin or end inside a word, and were widened to whole words, each in one span only "
+        f"(the first: {path}:1, 'Merkel')",
+        f"{path}: 1 spans were left out, as each word of theirs is in a span before them (the first: {path}:1, 'plan')",
+    ]
+
+
+def test_what_training_dropped_from_words_is_told_in_predicting(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"tokens": ["iPhone6", "good"]}) + "\n")
+    columns = TagColumns(drop="[0-9]", labelled=False)
+    with pytest.warns(BertwrightWarning) as told:
+        assert [example.words for example in read_tagged(path, columns)] == [["iPhone", "good"]]
+    assert [str(one.message) for one in told] == [
+        f"{path}: 1 words lost what --drop-from-token '[0-9]' matches, as in training (the first: {path}:1, 'iPhone6')"
+    ]
+
+
+def test_line_ends_of_old_macs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.conll"
+    path.write_bytes(b"EU B-ORG\rx O\r\rBonn B-LOC\r")
+    with pytest.raises(BertwrightError, match=r"a\.conll:1: a carriage return stands inside the line; save the file with"):
+        list(read_tagged(path, TagColumns()))
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -148,3 +148,22 @@ def test_chinese_answers_may_begin_and_end_at_any_character() -> None:
         assert tokens is not None
         assert text[context.begins_N[tokens[0]] : context.ends_N[tokens[1]]].lower() == answer
     assert context.first_N.sum() == len(text) - len("oei")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "pieces"),
+    [
+        ("그는 서울에서 왔다", "서울", ["그는", "서울", "##에서", "왔다"]),
+        ("東京タワーはどこ", "タワー", ["東", "京", "タワー", "##はどこ"]),
+        ("the goodx", "goodx", ["the", "good", "##x"]),
+    ],
+)
+def test_an_answer_may_be_a_part_of_what_some_scripts_write_together(text: str, answer: str, pieces: list[str]) -> None:
+    tokenizer = Tokenizer.from_vocab([*SPECIAL, *pieces], lowercase=False)
+    context = context_of(tokenizer, text)
+    assert tokenizer.tokens(context.ids_N.tolist()) == pieces
+    begin = text.index(answer)
+    for part in (answer, answer[:4]):
+        tokens = context.tokens_of((begin, begin + len(part)))
+        assert tokens is not None
+        assert text[context.begins_N[tokens[0]] : context.ends_N[tokens[1]]] == answer

@@ -26,6 +26,11 @@ from tiny_model import PLAIN, SPECIAL
         ("李开复在Google工作。", "李|开|复|在|Google|工|作|。"),
         ("東京タワー（1958年）", "東|京|タ|ワ|ー|（|1958|年|）"),
         ("그는 서울에 갔다", "그는|서울에|갔다"),
+        (unicodedata.normalize("NFD", "ガンダム"), "|".join(unicodedata.normalize("NFD", c) for c in "ガンダム")),
+        ("ﾊﾞｽ", "ﾊﾞ|ｽ"),
+        ("葛\U000e0100城市", "葛\U000e0100|城|市"),
+        ("*\ufe0f\u20e3 ok", "*\ufe0f\u20e3|ok"),
+        ("cafe\u0301, no\u0308", "cafe\u0301|,|no\u0308"),
         ("'s", "'|s"),
         ("x's ''quoted''", "x|'s|''|quoted|''"),
         ("\u200b a\u3000b\xa0c\t\n", "\u200b|a|b|c"),
@@ -65,6 +70,7 @@ def test_words_keep_their_places_in_the_text_that_is_made_of_them(words: list[st
 def test_no_space_is_put_between_words_of_a_script_without_spaces() -> None:
     assert joined(["李", "开", "复", "，", "Google", "CEO", "。"])[0] == "李开复， Google CEO 。"
     assert joined([]) == ("", ())
+    assert joined(["葛\U000e0100", "城"])[0] == "葛\U000e0100城"
 
 
 # -------------------------------------------------------------------------------------------------------------- windows

@@ -16,7 +16,8 @@ from rich.measure import Measurement
 from bertwright.evaluation.bootstrap import by_source
 from bertwright.evaluation.classes import classes_report, confusion_table, metrics_table
 from bertwright.evaluation.metrics import METRICS, classification_metrics
-from bertwright.evaluation.report import literal, per_class_table, per_source_table, shortened
+from bertwright.evaluation.report import literal, per_class_table, per_source_table, seeds_table, shortened
+from bertwright.tasks import TASKS, task_class
 
 NASTY = [
     "[red]",
@@ -195,3 +196,20 @@ def test_one_label_for_every_row_is_told() -> None:
     for true, told in (([0, 1, 0], True), ([1, 1, 1], False)):
         shown = "\n".join(rendered(classes_report(classification_metrics(true, surely_b, ["a", "[b]"]), "t")))
         assert ("Every row is given the label [b]: the model tells nothing apart." in shown) == told
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_every_task_has_its_scores_over_seeds_in_80_columns(task: str) -> None:
+    split = "test-mismatched" if task == "classification" else "validation"
+    titles = task_class(task).METRICS
+    scores = dict.fromkeys(titles, -0.1234)
+    over = {split: {name: {"mean": -0.1234, "standard_deviation": 0.0567} for name in titles}}
+    seeds = [{"seed": seed, "validation": scores, split: scores} for seed in (2018, 2019)]
+    lines = rendered(seeds_table({"seed": 2018, "seeds": seeds, "over_seeds": over}, titles))
+    assert not any("…" in line or len(line) > 80 for line in lines)
+    assert [line.split()[1:] for line in lines if line.startswith(split)] == [
+        ["2018", "(kept)", *["-0.123"] * len(titles)],
+        ["2019", *["-0.123"] * len(titles)],
+        ["mean", *["-0.1234"] * len(titles)],
+        ["sd", *["0.0567"] * len(titles)],
+    ]

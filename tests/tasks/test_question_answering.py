@@ -85,6 +85,21 @@ def encode(tokenizer: Tokenizer, *examples: QuestionExample, max_length: int = 2
     return encode_questions(tokenizer, list(examples), max_length=max_length, stride=4, question_length=8)
 
 
+def test_contexts_without_a_word_can_be_judged(model: Predictor) -> None:
+    assert model.task.threshold is not None  # type: ignore[attr-defined]
+    rows = [example(""), example("\u200b"), example("", ("good", None))]
+    found = model.evaluate(rows).metrics
+    assert found["exact_match"] == found["f1"] == pytest.approx(2 / 3)
+    assert found["best_threshold"] == 0
+    assert model.task.tuned(model.outputs(model.encode(rows)), model.encode(rows)).threshold == 0  # type: ignore[attr-defined]
+
+
+def test_answers_that_are_parts_of_words_are_counted(tokenizer: Tokenizer) -> None:
+    inputs = encode(tokenizer, example("so goodx it is", ("good", (3, 7))), example("a good day", ("good", (2, 6))))
+    assert QuestionAnswering(None, 8).describe(inputs).endswith("; 1 answers are parts of words, and trained as whole words")
+    assert "parts" not in QuestionAnswering(None, 8).describe(encode(tokenizer, example("a good day", ("good", (2, 6)))))
+
+
 # ------------------------------------------------------------------------------------------------------- loss and model
 
 

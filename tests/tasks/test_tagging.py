@@ -108,6 +108,13 @@ def test_tags_are_taken_as_they_stand_where_that_is_asked_for() -> None:
     assert Tagging.learn(rows, Recipe(scheme="spans")).classes == ("O", "B-A", "I-A")
 
 
+def test_tags_that_may_be_meant_to_mark_spans_are_told() -> None:
+    rows = [sentence("a b c", "B_PER I_PER O"), sentence("d", "B_LOC")]
+    with pytest.warns(BertwrightWarning, match=r"^a:1: tags such as 'B_PER' are taken as they stand, word by word; if"):
+        assert Tagging.learn(rows, Recipe()).scheme == NO_SCHEME
+    assert Tagging.learn(rows, Recipe(scheme="plain")).classes == ("B_LOC", "B_PER", "I_PER", "O")
+
+
 def test_a_slip_among_tags_of_spans_is_named() -> None:
     rows = [sentence("a " * 20, "O " * 18 + "B-A I-A"), sentence("a Bonn", "O ILOC", "f:23")]
     message = (
@@ -130,6 +137,17 @@ def test_targets_are_the_same_whatever_the_scheme(tags: str) -> None:
     rows = [sentence("a b c d", tags), sentence("e", "I-GOOD")]
     assert NER.targets(rows).tolist() == [3, 3, 1, 0, 3]
     assert NER.truth(rows[0]) == {"true": ["B-GOOD", "B-GOOD", "B-BAD", "O"]}
+
+
+def test_spans_that_touch_are_two_whatever_the_labels_of_the_model_can_tell() -> None:
+    theirs = Tagging(("O", "I-LOC", "I-PER"), "IO")
+    inputs = encoded([sentence("the cat is", "B-PER B-PER O"), sentence("a", "S-LOC")])
+    logits = np.eye(3)[theirs.targets(inputs.examples)]
+    found = theirs.measure(logits, inputs, "f1")
+    assert found["spans"] == {"true": 3, "predicted": 2, "right": 1}
+    assert found["accuracy"] == 1
+    wanted = [["B-PER", "B-PER", "O"], ["B-LOC"]]
+    assert found["f1"] == pytest.approx(f1_score(wanted, [["B-PER", "I-PER", "O"], ["B-LOC"]]))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +290,7 @@ def test_entities_have_whole_words_places_text_and_score() -> None:
     assert second == {"entities": [], "tokens": ["a"], "offsets": [[0, 1]], "predicted": ["O"], "probability": [p[9]]}
     records = [NER.record(row) | first, {"text": "", "predicted": None, "skipped": "empty"}, {"text": "a"} | second]
     table = list(NER.table(records))
-    assert table[0] == ["row", "text", "label", "start", "end", "entity", "score", "skipped"]
+    assert table[0] == ["row", "text", "label", "start", "end", "entity", "score", "skipped", "cut"]
     assert [line[:6] for line in table[1:]] == [
         [1, text, "GOOD", 0, 13, "Angela Merkel"],
         [1, text, "BAD", 25, 26, "李"],
@@ -280,7 +298,8 @@ def test_entities_have_whole_words_places_text_and_score() -> None:
         [2, "", None, None, None, None],
         [3, "a", None, None, None, None],
     ]
-    assert table[4][-1] == "empty"
+    assert table[4][-2:] == ["empty", None]
+    assert list(NER.table([{"text": "a", "cut": 3} | second]))[1][-2:] == [None, 3]
 
 
 def test_plain_tags_have_a_row_for_each_word() -> None:

@@ -70,7 +70,7 @@ def read_choices(path: Path, columns: Columns, endings: Sequence[str]) -> Iterat
             ``sent2``, ``startphrase``, ``start``; ``answer``.
         endings: columns of the endings, or the one that lists them; none: ``choices``, ``endings``, or ``ending0`` …
 
-    Delimited text whose first line names no endings has no header, and is CODAH's: kind, beginning, endings, answer.
+    Delimited text whose first line names neither has no header, and is CODAH's: kind, beginning, endings, answer.
     An answer is the number of the right ending, counted from 0, or its text.
 
     Raises:
@@ -88,7 +88,7 @@ def _examples(path: Path, columns: Columns, endings: Sequence[str]) -> Iterator[
         return
     rows = cells_of(path, table)
     first = list(itertools.islice(rows, 1))
-    known = {*endings, *_LISTS, _ENDING.format(0)}
+    known = {*endings, *_LISTS, _ENDING.format(0), *_SWAG, _STARTS[0]}
     if columns.names or not known.isdisjoint(first[0][1] if first else ()):
         for where, named in named_rows(itertools.chain(first, rows), path, table):
             yield _example(_answer_as_number(named, columns), columns, endings, where)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class TagColumns:
 
     In columns, ``token`` and ``tag`` are numbers from 1 or one of ``names``; None: the first and the last, and those of
     form and UPOS in CoNLL-U. In JSON lines and Parquet they are fields; None: ``tokens``, and ``tags`` or ``spans``. What
-    ``drop`` matches is left out of each word. Unless ``labelled``, tags are not looked for.
+    ``drop`` matches is left out of each word; ``shortened`` collects those that lost something. Unless ``labelled``, tags
+    are not looked for.
     """
 
     token: str | None = None
@@ -39,6 +40,7 @@ class TagColumns:
     delimiter: str | None = None
     drop: str | None = None
     labelled: bool = True
+    shortened: list[str] = field(default_factory=list)
 
     def cleaned(self, word: str, where: str) -> str:
         """The word without what is to be dropped.
@@ -57,6 +59,8 @@ class TagColumns:
                 f"{where}: --drop-from-token {self.drop!r} leaves nothing of the word {word!r}; one that asks for a "
                 f"character before it does, such as {'(?<=.)' + self.drop!r}"
             )
+        if rest != word:
+            self.shortened.append(f"{where}, {word!r}")
         return rest
 
 
@@ -69,6 +73,8 @@ def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
     Raises:
         BertwrightError: the file is missing, not to be read or empty, or a sentence cannot be read (names the line).
     """
+    shortened: list[str] = []  # words, by --drop-from-token
+    columns = replace(columns, shortened=shortened)
     rows = _object_sentences(path, columns) if holds_objects(path) else _column_sentences(path, columns)
     empty = True
     for example in rows:
@@ -76,6 +82,11 @@ def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
         yield example
     if empty:
         raise BertwrightError(f"{path}: the file has no sentences; is it the right one?")
+    if shortened and not columns.labelled:
+        tell(
+            f"{path}: {len(shortened):,} words lost what --drop-from-token {columns.drop!r} matches, as in training "
+            f"(the first: {shortened[0]})"
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- columns
@@ -103,6 +114,11 @@ def _word_lines(path: Path, columns: TagColumns) -> Iterator[tuple[int, tuple[st
     token_place, tag_place, width, number = 0, 0, 0, 0
     with opening(path) as file:
         for number, line in lines_of(file, str(path)):
+            if "\r" in line.rstrip("\r"):
+                raise BertwrightError(
+                    f"{path}:{number}: a carriage return stands inside the line; save the file with a line feed at the "
+                    "end of each line"
+                )
             if not line.strip(_BLANKS + (separator or "")):
                 yield number, None
                 continue
@@ -169,13 +185,19 @@ def _place(given: str | None, option: str, default: int, names: Sequence[str], w
 
 def _object_sentences(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
     widened: list[str] = []  # where spans had to be
+    left_out: list[str] = []
     for where, row in read_objects(path):
         example = _of_tokens(row, columns, where) if (columns.token or "tokens") in row else None
-        yield example or _of_text(row, columns, where, widened)
+        yield example or _of_text(row, columns, where, widened, left_out)
     if widened:
         tell(
             f"{path}: {len(widened):,} spans begin or end inside a word, and were widened to whole words, each in one "
             f"span only (the first: {widened[0]})"
+        )
+    if left_out:
+        tell(
+            f"{path}: {len(left_out):,} spans were left out, as each word of theirs is in a span before them "
+            f"(the first: {left_out[0]})"
         )
 
 
@@ -192,7 +214,9 @@ def _of_tokens(row: Mapping[str, Any], columns: TagColumns, where: str) -> Tagge
     return TaggedExample.of_words(words, where, tags)
 
 
-def _of_text(row: Mapping[str, Any], columns: TagColumns, where: str, widened: list[str]) -> TaggedExample:
+def _of_text(
+    row: Mapping[str, Any], columns: TagColumns, where: str, widened: list[str], left_out: list[str]
+) -> TaggedExample:
     if columns.text not in row:
         fields = ", ".join(row)
         raise BertwrightError(
@@ -214,7 +238,9 @@ def _of_text(row: Mapping[str, Any], columns: TagColumns, where: str, widened: l
         free = [n for n in inside if tags[n] == OUTSIDE]
         if not inside:
             raise BertwrightError(f"{where}: the span from {begin} to {end} holds no word")
-        if free != inside or (places[inside[0]][0], places[inside[-1]][1]) != _trimmed(text, begin, end):
+        if not free:
+            left_out.append(f"{where}, {text[begin:end]!r}")
+        elif free != inside or (places[inside[0]][0], places[inside[-1]][1]) != _trimmed(text, begin, end):
             widened.append(f"{where}, {text[begin:end]!r}")
         for number, n in enumerate(free):
             tags[n] = f"{'I' if number else 'B'}-{label}"

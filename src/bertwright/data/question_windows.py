@@ -5,6 +5,7 @@ Shapes: N tokens of a context, W windows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,12 @@ from bertwright.tokenizer import Tokenizer
 
 Int32Array = npt.NDArray[np.int32]
 
+# Scripts that write words together, or what belongs to a word behind it: Thai, Lao, Burmese, Khmer, kana, Hangul. An
+# answer may begin or end at any piece there, as 서울 in 서울에서.
+_GLUED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3130-\u318f\uac00-\ud7ff\uff66-\uff9f]"
+)
+
 SHORTEST = 5  # [CLS] question [SEP] context [SEP], with one token of each
 
 
@@ -27,8 +34,8 @@ SHORTEST = 5  # [CLS] question [SEP] context [SEP], with one token of each
 class Context:
     """A context as tokens, without special ones.
 
-    Token n came from the characters ``begins_N[n] : ends_N[n]`` of ``text``; ``first_N`` and ``last_N`` say whether it
-    is the first or last piece of a word.
+    Token n came from the characters ``begins_N[n] : ends_N[n]`` of ``text``; ``first_N`` and ``last_N`` say whether an
+    answer may begin or end with it: whether it is the first or last piece of a word, where words stand apart.
     """
 
     text: str
@@ -129,6 +136,8 @@ def _contexts(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Context]:
         ids_N = np.array(encoded.input_ids[1:-1], dtype=np.int32)
         places_N2 = np.array(encoded.offsets[1:-1], dtype=np.int32).reshape(-1, 2)
         first_N = ~continues_V[ids_N]
+        if not text.isascii():
+            first_N |= np.array([_GLUED.match(text, begin) is not None for begin in places_N2[:, 0].tolist()], dtype=bool)
         last_N = np.append(first_N[1:], [True] * bool(len(ids_N)))
         found[text] = Context(text, ids_N, places_N2[:, 0], places_N2[:, 1], first_N, last_N)
     return found

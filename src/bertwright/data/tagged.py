@@ -15,9 +15,16 @@ _ALONE = (
     "\u3001-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40"
     "\uff5b-\uff9f\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f"
 )
+# What belongs to the character before it: accents, the marks of kana, enclosing marks, variants of a character or emoji.
+_MARKS = (
+    "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\u3099\u309a\ufe00-\ufe0f\ufe20-\ufe2f\uff9e\uff9f"
+    "\U000e0100-\U000e01ef"
+)
 _FIRST_ALONE = _ALONE[0]  # a quick answer for most words
 _IS_ALONE = re.compile(f"[{_ALONE}]")
-_RUN = re.compile(f"[{_ALONE}]|[^\\s{_ALONE}]+")
+_ENDS_ALONE = re.compile(f"[{_ALONE}][{_MARKS}]*\\Z")
+_MARK = re.compile(f"[{_MARKS}]")
+_RUN = re.compile(f"[{_ALONE}][{_MARKS}]*|[^\\s{_ALONE}]+")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.){2,}")  # U.S.
 _INITIAL = re.compile(r"[^\W\d_]\.")  # George W. Bush
 _POSSESSIVE = re.compile(r".['’][sS]", re.DOTALL)
@@ -64,7 +71,7 @@ def joined(words: Sequence[str]) -> tuple[str, tuple[Place, ...]]:
     places: list[Place] = []
     at = 0
     for number, word in enumerate(words):
-        if number and (word[0] < _FIRST_ALONE or not (_IS_ALONE.match(words[number - 1][-1]) and _IS_ALONE.match(word[0]))):
+        if number and (word[0] < _FIRST_ALONE or not (_ENDS_ALONE.search(words[number - 1]) and _IS_ALONE.match(word))):
             parts.append(" ")
             at += 1
         parts.append(word)
@@ -87,6 +94,8 @@ def _peeled(text: str, begin: int, end: int) -> Iterator[Place]:
     """The words of a run without white space: its punctuation from both ends, and what is between."""
     while begin < end and _is_punctuation(text[begin]) and not _is_handle(text, begin, end):
         after = _run_end(text, begin, end)
+        if _MARK.match(text, after, end):  # it makes something else of it, such as a keycap of an asterisk
+            break
         yield begin, after
         begin = after
     tail: list[Place] = []

@@ -63,7 +63,10 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
         "roc_auc": shortened(literal(metrics.get("roc_auc_note", "")), NOTE_COLUMNS),
         "calibration_error": "confidence against accuracy, 15 bins",
     }
-    return scores_table(metrics, _TITLES, title, notes)
+    titles = dict(_TITLES)
+    if "f1" in metrics:
+        titles["f1"] = f"F1 of {shortened(literal(list(metrics['per_class'])[1]), NAME_COLUMNS)}"
+    return scores_table(metrics, titles, title, notes)
 
 
 def confusion_table(metrics: dict[str, Any]) -> Table | None:

@@ -38,7 +38,7 @@ class _Tally:
         return cls(np.diagonal(confusion_CC), confusion_CC.sum(axis=1), confusion_CC.sum(axis=0))
 
 
-# These three are written over tallies, not taken from scikit-learn, so that one formula gives both a score and every
+# These are written over tallies, not taken from scikit-learn, so that one formula gives both a score and every
 # one of its bootstrap resamples at once; the tests hold them against scikit-learn.
 
 
@@ -51,6 +51,11 @@ def _f1_macro(tally: _Tally) -> FloatArray:
     seen = tally.true + tally.predicted
     f1 = 2 * tally.hits / np.maximum(seen, 1)
     return np.asarray(f1.sum(axis=-1) / (seen > 0).sum(axis=-1))
+
+
+def _f1(tally: _Tally) -> FloatArray:
+    """F1 of the second class, zero where it is undefined."""
+    return np.asarray(2 * tally.hits[..., 1] / np.maximum(tally.true[..., 1] + tally.predicted[..., 1], 1))
 
 
 def _matthews(tally: _Tally) -> FloatArray:
@@ -71,7 +76,13 @@ _FORMULAS: dict[str, Callable[[_Tally], FloatArray]] = {
     "accuracy": _accuracy,
     "f1_macro": _f1_macro,
     "matthews_correlation": _matthews,
+    "f1": _f1,
 }
+
+
+def metrics_of(num_classes: int) -> list[str]:
+    """The names in METRICS that are measured for so many classes: ``f1``, of the second one, only where there are two."""
+    return [name for name in _FORMULAS if name != "f1" or num_classes == 2]
 
 
 def _of_labels(formula: Callable[[_Tally], FloatArray]) -> Callable[[npt.ArrayLike, npt.ArrayLike, int], float]:
@@ -110,13 +121,14 @@ def classification_metrics(
         names: the C class names, in the order of the columns.
         bootstrap_samples: how many resamples the interval of the headline is taken from.
         seed: of the bootstrap; the same seed gives the same interval.
-        headline: the metric that gets the interval, a name in METRICS.
+        headline: the metric that gets the interval, one of :func:`metrics_of`.
 
     Returns:
         A dict that JSON can hold:
 
         - ``examples``, ``accuracy``, ``matthews_correlation`` (zero where undefined) and ``f1_macro``: the mean over
           classes that occur in the labels or the predictions. Where some occur in neither, ``f1_macro_note`` says so.
+          With two classes ``f1``, that of the second.
         - ``majority_accuracy``: the accuracy of always answering the most frequent class.
         - ``per_class``: name to ``precision``, ``recall``, ``f1`` (each zero where undefined) and ``support``.
         - ``roc_auc``: of class 1 with two classes, else the macro average of one class against the rest. None where a
@@ -132,14 +144,14 @@ def classification_metrics(
         BertwrightError: for empty input, lengths that do not fit, labels out of range, values that are no
             probabilities (NaN among them), repeated names, an unknown headline or fewer than one bootstrap sample.
     """
-    _require_known(headline, METRICS)
+    _require_known(headline, metrics_of(len(names)))
     if bootstrap_samples < 1:
         raise BertwrightError(f"bootstrap_samples is {bootstrap_samples}; give at least 1 (1000 is usual)")
     true, probabilities = _checked(true_B, probabilities_BC, names)
     predicted = probabilities.argmax(axis=1)
     confusion_CC = _confusion(true, predicted, len(names))
     tally = _Tally.of(confusion_CC)
-    scores = {name: float(formula(tally)) for name, formula in _FORMULAS.items()}
+    scores = {name: float(_FORMULAS[name](tally)) for name in metrics_of(len(names))}
     reliability = reliability_bins(probabilities.max(axis=1), predicted == true)
     return {
         "examples": len(true),

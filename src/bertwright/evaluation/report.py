@@ -6,6 +6,7 @@ are spelled out, and long names lose their middle.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ WIDTH = 80  # columns of a terminal
 NAME_COLUMNS = 32
 ALL_CLASSES_UP_TO = 12  # past it only the worst are listed
 WORST_CLASSES = 10
+_HEADER_COLUMNS = 12  # of a score, where there is one column for each
 
 
 def scores_table(
@@ -36,7 +38,7 @@ def scores_table(
             low, high = headline["interval_95"]
             remarks.insert(0, f"95% interval {shown_score(low)} to {shown_score(high)}, {headline['samples']:,} resamples")
         note = Text("\n".join(remarks))
-        table.add_row(titles[name], shown_score(metrics[name]), note, style="bold" if name == first else None)
+        table.add_row(Text(titles[name]), shown_score(metrics[name]), note, style="bold" if name == first else None)
     table.add_row("examples", f"{metrics['examples']:,}", "")
     return table
 
@@ -76,15 +78,15 @@ def per_source_table(sources: Mapping[str, Mapping[str, Any]], titles: Mapping[s
 def seeds_table(metrics: dict[str, Any], titles: Mapping[str, str]) -> Table:
     """Return mean and standard deviation over seeds, and each seed's own scores by ``titles``; what is kept is marked."""
     names = [name for name in titles if name in metrics["seeds"][0]["validation"]]
-    headers = ["split", "seed", *(titles[name] for name in names)]
+    headers = ["split", "seed", *(textwrap.fill(titles[name], _HEADER_COLUMNS) for name in names)]
     table = new_table("Over seeds", headers, ["left", "left", *["right"] * len(names)])
     soup = metrics.get("soup", {}).get("kept")
     for split, scores in metrics["over_seeds"].items():
         for summary in metrics["seeds"]:
             mark = " (kept)" if summary["seed"] == metrics["seed"] and soup is None else ""
             table.add_row(split, f"{summary['seed']}{mark}", *(shown_score(summary[split][name]) for name in names))
-        spread = [f"{scores[name]['mean']:.4f} ± {scores[name]['standard_deviation']:.4f}" for name in names]
-        table.add_row(split, "mean ± sd", *spread, style="bold")
+        for row, field in (("mean", "mean"), ("sd", "standard_deviation")):
+            table.add_row(split, row, *(f"{scores[name][field]:.4f}" for name in names), style="bold")
         if soup is not None:
             table.add_row(split, "soup (kept)", *(shown_score(metrics[split][name]) for name in names))
     return table

@@ -24,7 +24,7 @@ from bertwright.data.windows import encode_windows, pooled
 from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.bootstrap import by_source
 from bertwright.evaluation.classes import classes_report
-from bertwright.evaluation.metrics import METRICS, classification_metrics, matthews_per_batch
+from bertwright.evaluation.metrics import METRICS, classification_metrics, matthews_per_batch, metrics_of
 from bertwright.evaluation.plots import plot_confusion, plot_matthews_per_batch, plot_reliability
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
@@ -45,13 +45,18 @@ class Classification(Task):
     SUMMARY = "one label for each text, or for each pair of texts"
     ARCHITECTURE = "BertForSequenceClassification"
     PIPELINE = "text-classification"
-    METRICS: ClassVar = {"accuracy": "accuracy", "f1_macro": "F1, macro", "matthews_correlation": "Matthews correlation"}
+    METRICS: ClassVar = {
+        "accuracy": "accuracy",
+        "f1_macro": "F1, macro",
+        "matthews_correlation": "Matthews correlation",
+        "f1": "F1 of the second of two classes",
+    }
     OPTIONS = Task.OPTIONS | {"class_weights", "stride", "label_smoothing", "r_drop"}
     PROBLEM = names.SINGLE_LABEL
 
     @classmethod
     def learn(cls, examples: Sequence[Example], recipe: Recipe) -> Self:
-        """Take the labels from training rows: numbers in numeric order, names in alphabetical order."""
+        """Take the labels from training rows: numbers by value, names by alphabet, renamed ones as what they were."""
         labels = {example.label for example in examples if example.label is not None}
         if len(labels) < 2:
             only = next(iter(labels), None)
@@ -64,8 +69,10 @@ class Classification(Task):
                 f"{examples[0].where}: {len(labels):,} labels in {len(examples):,} training rows; "
                 "does --label name the right column?"
             )
-        names.tell_unused(recipe.names_of_labels(), names.in_order(labels))
-        return cls(names.in_order(labels))
+        given = recipe.names_of_labels()
+        classes = names.in_order(labels, first=[given[label] for label in names.in_order(given)])
+        names.tell_unused(given, classes)
+        return cls(classes)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], where: str) -> Self:
@@ -96,6 +103,11 @@ class Classification(Task):
     def labels(self) -> tuple[str, ...]:
         """The names of the classes."""
         return self.classes
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """F1 of one class only where there are two."""
+        return {name: self.METRICS[name] for name in metrics_of(len(self.classes))}
 
     def check(self, examples: Sequence[Example], recipe: Recipe, *, labelled: bool) -> None:
         """Raise BertwrightError for a pair in place of a text, or for a label that training did not have."""
@@ -166,7 +178,7 @@ class Classification(Task):
     def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
         """Compute each metric that may pick the best epoch."""
         targets_B, predicted_B = self.targets(inputs.examples), self._logits(outputs_RC, inputs).argmax(1)
-        return {name: metric(targets_B, predicted_B, len(self.classes)) for name, metric in METRICS.items()}
+        return {name: METRICS[name](targets_B, predicted_B, len(self.classes)) for name in self.metrics}
 
     def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
         """The full measurement of an evaluation."""
@@ -177,7 +189,7 @@ class Classification(Task):
         metrics["matthews_per_batch"] = matthews_per_batch(targets, predicted)
 
         def scores(rows: IntArray) -> dict[str, float]:
-            return {name: metric(targets[rows], predicted[rows], len(self.classes)) for name, metric in METRICS.items()}
+            return {name: METRICS[name](targets[rows], predicted[rows], len(self.classes)) for name in self.metrics}
 
         return metrics | by_source([example.source for example in inputs.examples], scores)
 

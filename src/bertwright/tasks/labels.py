@@ -17,9 +17,10 @@ MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
 
 
-def in_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """Numbers in numeric order, then names in alphabetical order."""
-    return tuple(sorted(set(labels), key=_numeric_first))
+def in_order(labels: Iterable[str], first: Iterable[str] = ()) -> tuple[str, ...]:
+    """Those of ``first`` in its order, then numbers in numeric order, then names in alphabetical order."""
+    others = sorted(set(labels), key=_numeric_first)
+    return tuple(dict.fromkeys([*(name for name in first if name in others), *others]))
 
 
 def tell_unused(names: Mapping[str, str], classes: Sequence[str]) -> None:

@@ -162,10 +162,12 @@ class QuestionAnswering(Task):
         targets_W2, weight_W = targets(inputs)
         empty = int(((targets_W2 == 0).all(1) & (weight_W > 0)).sum())
         contexts = len({example.context for example in inputs.examples})
-        return (
+        said = (
             f"{len(inputs.examples):,} questions on {contexts:,} contexts, {impossible:,} without an answer; "
             f"{len(inputs.table):,} windows, {empty:,} of which show no answer"
         )
+        widened = sum(map(_is_widened, inputs.examples, _contexts(inputs)))
+        return said + (f"; {widened:,} answers are parts of words, and trained as whole words" if widened else "")
 
     # ------------------------------------------------------------------------------------------ training
 
@@ -310,6 +312,8 @@ class _Chosen:
         """The threshold that gives the best F1, and that F1."""
         has_text_E = np.isfinite(self.margin_E)  # without a context there is nothing to decide
         impossible_E = np.array([float(example.is_impossible) for example in self.examples])
+        if not has_text_E.any():
+            return 0.0, float(impossible_E.mean())
         answered_E = self.judged(None).f1_B
         threshold, f1 = best_threshold(self.margin_E[has_text_E], answered_E[has_text_E], impossible_E[has_text_E])
         in_all = f1 * has_text_E.sum() + impossible_E[~has_text_E].sum()
@@ -363,6 +367,15 @@ def place(context: Context, first: int, last: int) -> tuple[int, int]:
 
 def _contexts(inputs: Inputs) -> list[Context]:
     return [inputs.details[start].context for start in inputs.starts[:-1].tolist()]
+
+
+def _is_widened(example: QuestionExample, context: Context) -> bool:
+    """Whether the tokens of the answer that is trained hold more than it."""
+    answer = _trained_place(example)
+    tokens = None if answer is None else context.tokens_of(answer)
+    if answer is None or tokens is None:
+        return False
+    return bool(context.begins_N[tokens[0]] < answer[0] or context.ends_N[tokens[1]] > answer[1])
 
 
 def _trained_place(example: QuestionExample) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ Shapes: W words of all sentences end to end, which are the R rows that the head 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
 _LEARNED = "IOB2"
+_ALMOST = re.compile(r"[BIESbies][-_:.].+")  # what somebody may mean as the mark of a span
 _SURELY_SPANS = 0.9  # of the words; where so many tags mark spans or none, another one is a slip of the pen
 
 
@@ -149,6 +151,12 @@ class Tagging(Task):
         counts = Counter(tag for example in examples for tag in example.tags or ())
         if recipe.scheme == "plain" or (recipe.scheme == "auto" and not _are_spans(counts, examples)):
             classes, scheme = names.in_order(counts), PLAIN
+            others = [tag for tag in counts if tag != OUTSIDE]
+            if recipe.scheme == "auto" and 0 < len(others) < len(counts) and all(map(_ALMOST.fullmatch, others)):
+                tell(
+                    f"{examples[0].where}: tags such as {others[0]!r} are taken as they stand, word by word; if they mark "
+                    "spans, write them with a capital letter and a hyphen, such as B-PER"
+                )
         else:
             _check_marks(counts, examples)
             types = TagSet(tuple(counts)).types
@@ -223,17 +231,27 @@ class Tagging(Task):
         Raises:
             BertwrightError: a tag is none of the model's (names the sentence and the word).
         """
+        return self._true(examples).code_W
+
+    def _true(self, examples: Sequence[TaggedExample]) -> Tagged:
+        """The labels of the model that the words have, and the spans as the file has them.
+
+        Not all schemes can tell two spans that touch from one, so these are not found again in the labels.
+        """
         flat = [tag for example in examples for tag in example.tags or ()]
         if self.scheme == PLAIN:
-            return self._codes(flat, self.classes, flat, examples)
+            return Tagged.word_by_word(self._codes(flat, self.classes, flat, examples))
         known = dict.fromkeys(flat)
         for tag in known:
             if tag != OUTSIDE and not marks_span(tag):
                 raise self._unknown(tag, examples)
         given = TagSet(tuple(known))
         lengths = _lengths(examples)
-        written = write_tags(given.spans(codes(flat, given.tags), lengths), given.types, lengths, self.scheme)
-        return self._codes(written, [in_full(label) for label in self.classes], flat, examples)
+        spans_N3 = given.spans(codes(flat, given.tags), lengths)
+        written = write_tags(spans_N3, given.types, lengths, self.scheme)
+        code_W = self._codes(written, [in_full(label) for label in self.classes], flat, examples)
+        spans_N3[:, 2] = codes(given.types, self._tag_set.types)[spans_N3[:, 2]]
+        return Tagged(code_W, spans_N3)
 
     def _codes(
         self, tags: Sequence[str], known: Sequence[str], given: Sequence[str], examples: Sequence[TaggedExample]
@@ -283,7 +301,7 @@ class Tagging(Task):
 
     def _counts(self, outputs_RC: FloatArray, inputs: Inputs) -> tuple[Tagged, SpanCounts]:
         lengths_B = _lengths(inputs.examples)
-        true = self._tagged(self.targets(inputs.examples), lengths_B)
+        true = self._true(inputs.examples)
         predicted = self._tagged(outputs_RC.argmax(1), lengths_B)
         types = self.classes if self.scheme == PLAIN else self._tag_set.types
         return true, SpanCounts.of(true, predicted, lengths_B, len(types))
@@ -335,9 +353,10 @@ class Tagging(Task):
         A text without any has one row, so that none is missing.
         """
         what = ("label", "start", "end", "entity", "score")
-        yield ["row", "text", *(("tag", "start", "end", "word", "probability") if self.scheme == PLAIN else what), "skipped"]
+        word = ("tag", "start", "end", "word", "probability")
+        yield ["row", "text", *(word if self.scheme == PLAIN else what), "skipped", "cut"]
         for number, record in enumerate(records, 1):
-            begin, skipped = [number, record.get("text")], record.get("skipped")
+            begin, end = [number, record.get("text")], [record.get("skipped"), record.get("cut")]
             if self.scheme == PLAIN and record.get("tokens"):
                 parts = zip(record["predicted"], record["offsets"], record["tokens"], record["probability"], strict=True)
                 cells = [[tag, *place, token, probability] for tag, place, token, probability in parts]
@@ -345,7 +364,7 @@ class Tagging(Task):
                 found = record.get("entities", ())
                 cells = [[one[name] for name in ("label", "start", "end", "text", "score")] for one in found]
             for row in cells or [[None] * 5]:
-                yield [*begin, *row, skipped]
+                yield [*begin, *row, *end]
 
     def report(self, metrics: Mapping[str, Any], title: str) -> RenderableType:
         """Scores, and those of each type, as tables."""
