@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bertwright.data.arriving import Arriving
 from bertwright.data.examples import AnyExample, Unreadable
 from bertwright.data.packing import PackedBatch, TokenTable
 from bertwright.machine import Machine
@@ -19,14 +20,17 @@ Readable = TypeVar("Readable", bound=AnyExample)
 
 
 def chunk(rows: Iterator[Readable | Unreadable], count: int, characters: int) -> list[Readable | Unreadable]:
-    """Take rows until there are ``count`` of them, or ``characters`` of text; none are left where it is empty."""
+    """Take rows until there are ``count`` of them, or ``characters`` of text; none are left where it is empty.
+
+    Of a live stream, those that have come already.
+    """
     taken: list[Readable | Unreadable] = []
     held = 0
     for row in rows:
         taken.append(row)
         if not isinstance(row, Unreadable):
             held += row.characters
-        if len(taken) >= count or held >= characters:
+        if len(taken) >= count or held >= characters or (isinstance(rows, Arriving) and rows.waits()):
             break
     return taken
 

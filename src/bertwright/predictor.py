@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertwright import atomic, checkpoint, inference
+from bertwright.data.arriving import arriving
 from bertwright.data.examples import Unreadable
 from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
@@ -79,8 +80,8 @@ class Predictor:
         yield from self.task.read(local_file(path), recipe, labelled=labelled)
 
     def read_stream(self, file: BinaryIO, name: str) -> Iterator[Any]:
-        """Yield an example, or an Unreadable, for each line of a stream."""
-        yield from self.task.read_stream(file, name, self.recipe)
+        """Give an example, or an Unreadable, for each line of a stream; predictions for a live one come as its lines do."""
+        return arriving(file, lambda lines: self.task.read_stream(lines, name, self.recipe))
 
     def encode(self, examples: Sequence[Any]) -> Inputs:
         """Tokenize examples, none longer than the recipe's ``max_length``."""

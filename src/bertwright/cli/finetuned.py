@@ -241,9 +241,11 @@ def _write_records(records: Iterable[dict[str, Any]], file: TextIO, format: str,
             counts["cut"] += "cut" in record
             yield record
 
-    if format == "jsonl":
-        for record in counted():
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    else:
-        csv.writer(file, lineterminator="\n").writerows(task.table(counted()))
+    rows = csv.writer(file, lineterminator="\n")
+    for item in counted() if format == "jsonl" else task.table(counted()):
+        if isinstance(item, dict):
+            file.write(json.dumps(item, ensure_ascii=False) + "\n")
+        else:
+            rows.writerow(item)
+        file.flush()  # somebody may read this pipe as it goes; a forward pass takes longer by far
     return counts

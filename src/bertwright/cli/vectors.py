@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bertwright.cli.app import Device, Precision, Threads, app, note, writing
+from bertwright.data.arriving import arriving
 from bertwright.data.examples import Columns, Example, Unreadable
 from bertwright.data.hub_rows import local_file
 from bertwright.data.readers import read_examples, stream_lines
@@ -73,7 +74,7 @@ def vectors(
         how = Columns(text=text or "text", label=None, names=names, delimiter=delimiter, quoting=quoting or "auto")
         rows = read_examples(local_file(input), how)
     elif texts == ["-"]:
-        rows = stream_lines(sys.stdin.buffer, "standard input")
+        rows = arriving(sys.stdin.buffer, lambda lines: stream_lines(lines, "standard input"))
     else:
         rows = [Example(one, f"text {number}") for number, one in enumerate(texts or (), 1)]
     encoder = load_encoder(model, revision=revision, device=device, precision=precision, threads=threads)
