@@ -15,7 +15,14 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForSequenceClassification,
+)
 
 import bertwright
 from bertwright import BertwrightError, BertwrightWarning, Predictor, finetune
@@ -49,6 +56,31 @@ def ours(directory: Path, texts: Sequence[str], pairs: Sequence[str] | None = No
 
 
 # ------------------------------------------------------------------------------------------------- to and from transformers
+
+
+@pytest.mark.parametrize("kind", [BertForNextSentencePrediction, BertForPreTraining])
+def test_a_head_for_next_sentences_is_a_classifier_of_pairs(kind: Any, tiny_dir: Path, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    oracle = kind.from_pretrained(tiny_dir).eval()
+    oracle.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
+    tokenizer.save_pretrained(tmp_path)
+    model = bertwright.load(tmp_path, device="cpu", precision="float32")
+    assert model.labels == ("is next", "is not next")
+    pairs = [("a good film", "the very bad day"), ("cat", "the cruel book was cold")]
+    for first, second in pairs:
+        with torch.no_grad():
+            outputs = oracle(**tokenizer(first, second, return_tensors="pt"))
+        wanted = (outputs.logits if kind is BertForNextSentencePrediction else outputs.seq_relationship_logits)[0]
+        (answer,) = model.predict([first], [second])
+        np.testing.assert_allclose(answer["logits"], wanted.numpy(), atol=1e-5, rtol=0)
+        assert answer["predicted"] == model.labels[int(wanted.argmax())]
+
+
+def test_a_masked_lm_is_no_classifier(tiny_dir: Path, tmp_path: Path) -> None:
+    BertForMaskedLM.from_pretrained(tiny_dir).save_pretrained(tmp_path)
+    with pytest.raises(BertwrightError, match="has no classifier; fine-tune it first with"):
+        bertwright.load(tmp_path)
 
 
 def test_what_is_written_opens_in_transformers_with_the_same_logits_and_labels(tiny_run: Path) -> None:

@@ -22,6 +22,7 @@ from bertwright.errors import BertwrightError, tell
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Headed
 from bertwright.tasks import options_of_tasks, task_class, task_of
+from bertwright.tasks.classification import Classification
 from bertwright.tasks.task import Task, chosen_metric
 from bertwright.telling import Progress, silent
 from bertwright.tokenizer import Tokenizer
@@ -226,10 +227,12 @@ def load(
 ) -> Predictor:
     """Load a fine-tuned model: a directory that bertwright or ``transformers`` wrote, or a hub id of one.
 
+    A pretrained model with a head for next sentence prediction opens as what that is, a classifier of pairs.
+
     Raises:
         BertwrightError: it is not there, damaged, or no classifier.
     """
-    held = checkpoint.read(directory, revision=revision)
+    held = _next_sentence_as_classes(checkpoint.read(directory, revision=revision))
     where = str(held.config_path)
     config = BertConfig.from_dict(held.config, where)
     recipe_file = held.directory / Recipe.FILE
@@ -260,3 +263,19 @@ def load(
     model.to(machine.device).requires_grad_(False)
     recipe = dataclasses.replace(recipe, max_length=min(recipe.max_length, config.max_position_embeddings))
     return Predictor(model, tokenizer, judge, recipe, machine, held.directory)
+
+
+# Those of transformers whose next-sentence head is trained.
+_NEXT_SENTENCE = frozenset({"BertForNextSentencePrediction", "BertForPreTraining"})
+_HEAD = "cls.seq_relationship."
+
+
+def _next_sentence_as_classes(held: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
+    """The same with its next-sentence head under the names of a classifier of pairs, if that is what it has."""
+    fine_tuned = any(name.startswith(checkpoint.TASK_HEADS) for name in held.tensors)
+    made = held.config.get("architectures") or ()
+    if fine_tuned or _NEXT_SENTENCE.isdisjoint(made) or f"{_HEAD}weight" not in held.tensors:
+        return held
+    tensors = {name.replace(_HEAD, "classifier."): tensor for name, tensor in held.tensors.items()}
+    config = held.config | Classification(("is next", "is not next")).to_config()
+    return dataclasses.replace(held, tensors=tensors, config=config)
