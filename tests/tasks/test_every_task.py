@@ -1,4 +1,4 @@
-"""Every task: a run that broke off in the middle goes on to the same bits."""
+"""Every task: a run that broke off in the middle goes on to the same bits, and a soup of seeds is a model like any."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
+import bertwright
 from bertwright import BertwrightError, finetune
 from bertwright.tasks import TASKS
 from bertwright.training.schedule import learning_rate
 from tiny_model import BAD, GOOD, QUICK, rows, write_jsonl
 
+_WEIGHTS = "model.safetensors"
 WORDS = {**dict.fromkeys(GOOD, "GOOD"), **dict.fromkeys(BAD, "BAD")}
 
 
@@ -64,5 +68,26 @@ def test_resuming_ends_with_the_same_bits(
     states = tmp_path / "again.training"
     assert states.is_dir()
     again = finetune(**options, out=tmp_path / "again", resume=True, console=Console(quiet=True))
-    assert (again.out / "model.safetensors").read_bytes() == (whole.out / "model.safetensors").read_bytes()
+    assert (again.out / _WEIGHTS).read_bytes() == (whole.out / _WEIGHTS).read_bytes()
     assert again.metrics["validation"] == whole.metrics["validation"]
+
+
+@pytest.mark.parametrize("task", ROWS)
+def test_a_soup_is_judged_and_saved(task: str, tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = write_jsonl(tmp_path / "train.jsonl", [ROWS[task](*row) for row in rows(44)])
+    test = write_jsonl(tmp_path / "test.jsonl", [ROWS[task](*row) for row in rows(20, seed=1)])
+    options = QUICK | {"task": task, "model": tiny_dir, "train": train, "test": test, "epochs": 1, "seed": 5}
+    options |= {"stride": 8} if task == "question-answering" else {}
+    with monkeypatch.context() as patch:
+        patch.setattr("bertwright.soup.best_of", lambda soups, *_: soups[0])  # of all seeds, be it better or not
+        run = finetune(**options, out=tmp_path / "soup", seeds=2, keep="soup", console=Console(quiet=True))
+    assert run.metrics["soup"]["kept"] == "uniform"
+    again = bertwright.load(run.out, device="cpu", threads=1).evaluate(test)
+    assert again.metrics["headline"] == run.metrics["test"]["headline"]
+    assert again.metrics["loss"] == pytest.approx(run.metrics["test"]["loss"], rel=1e-6)
+    alone = [
+        load_file(finetune(**options | {"seed": seed}, out=tmp_path / str(seed), console=Console(quiet=True)).out / _WEIGHTS)
+        for seed in (5, 6)
+    ]
+    for name, value in load_file(run.out / _WEIGHTS).items():
+        torch.testing.assert_close(value, torch.stack([one[name] for one in alone]).mean(0), rtol=1e-5, atol=1e-7)
