@@ -14,7 +14,6 @@ from bertwright.data.packing import PackedBatch, TokenTable
 from bertwright.errors import BertwrightError
 from bertwright.inference import batches_by_length
 from bertwright.machine import Machine
-from bertwright.memory import keep_freed_memory
 from bertwright.model import BertConfig, SequenceClassifier
 
 CPU = Machine(torch.device("cpu"), "float32")
@@ -145,7 +144,3 @@ def test_a_machine_describes_itself() -> None:
     assert len(CPU.describe()) > len(", 2 threads")
     held = torch.ones(30_000_000)
     assert CPU.peak_memory() > held.nbytes  # bytes, not the kibibytes that the system reports
-
-
-def test_keeping_freed_memory_twice_is_keeping_it_once() -> None:
-    assert keep_freed_memory() == keep_freed_memory()

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from bertwright.errors import BertwrightError, tell
+from bertwright.memory import FreedMemory
 from bertwright.noise import Noise
 from bertwright.telling import Progress
 from bertwright.training import state as saved_state
@@ -164,7 +165,7 @@ def train(
     if resume and states is not None and any(states.glob("step-*")):
         _restore(saved_state.newest(states), optimizer, objective, outcome, processes)
     observer.begin(outcome.step, plan.total)
-    clock = _Clock(outcome, processes)
+    clock, freed = _Clock(outcome, processes), FreedMemory()
     try:
         while not (_done(plan, outcome) or _out_of_patience(outcome, plan)):
             began = time.perf_counter()
@@ -177,6 +178,7 @@ def train(
                 raise
             record["seconds"] = time.perf_counter() - began
             outcome.seconds += record["seconds"]
+            freed.after_step()
             clock.read()
             observer.record(record)
             last = _done(plan, outcome)
