@@ -27,6 +27,7 @@ from bertwright.card import pretraining_card
 from bertwright.checkpoint import export_tensors, write_weights
 from bertwright.errors import BertwrightError
 from bertwright.masked_lm import MaskedLM, load_masked_lm
+from bertwright.pretraining.run import architecture
 from bertwright.training.pretraining_recipe import PretrainingRecipe
 from bertwright.version import VERSION
 
@@ -66,7 +67,7 @@ def package(model: str | Path, out: str | Path, *, results: dict[str, Any] | Non
     with atomic_directory(out, overwrite=overwrite) as folder:
         target = folder / module / "model"
         target.mkdir(parents=True)
-        _write_model(held, target)
+        _write_model(held, target, recipe.objective)
         card = _card(held, recipe, metrics, results, module)
         for path, text in (
             (target / PretrainingRecipe.FILE, recipe.to_toml()),
@@ -81,10 +82,10 @@ def package(model: str | Path, out: str | Path, *, results: dict[str, Any] | Non
         return _write_sums(target)
 
 
-def _write_model(held: MaskedLM, target: Path) -> None:
+def _write_model(held: MaskedLM, target: Path, objective: str) -> None:
     tensors = {n: t.to(torch.bfloat16) for n, t in export_tensors(held.model, prefix="bert.").items()}
     write_weights(target, tensors, shard_bytes=LARGEST_FILE - _HEADERS)
-    config = held.model.config.to_dict() | {"architectures": ["BertForPreTraining"]}
+    config = held.model.config.to_dict() | {"architectures": [architecture(objective)]}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     held.tokenizer.save(target, max_length=held.model.config.max_position_embeddings)
 

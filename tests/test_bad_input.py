@@ -261,7 +261,7 @@ def test_a_setting_that_cannot_be_with_a_model(
 
 def test_an_unknown_metric_is_told_before_the_work(tiny_run: Path, train: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("bertwright.predictor.inference.run")
-    assert run("evaluate", tiny_run, train, "--metric", "f1").error.startswith("--metric is 'f1'")
+    assert run("evaluate", tiny_run, train, "--metric", "f2").error.startswith("--metric is 'f2'")
 
 
 def test_label_and_text_the_wrong_way_round_is_told(tiny_dir: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import shutil
@@ -75,6 +76,15 @@ def test_a_head_for_next_sentences_is_a_classifier_of_pairs(kind: Any, tiny_dir:
         (answer,) = model.predict([first], [second])
         np.testing.assert_allclose(answer["logits"], wanted.numpy(), atol=1e-5, rtol=0)
         assert answer["predicted"] == model.labels[int(wanted.argmax())]
+    (streamed,) = model.predict_rows(model.read_stream(io.BytesIO("\t".join(pairs[1]).encode()), "stream"))
+    assert streamed["logits"] == pytest.approx(answer["logits"], abs=1e-5)
+    with pytest.raises(BertwrightError, match="this model takes pairs"):
+        model.predict("one text")
+    (tmp_path / "pretraining.toml").write_text('objective = "mlm+sop"\n')
+    assert bertwright.load(tmp_path, device="cpu").labels == ("in order", "swapped")
+    (tmp_path / "pretraining.toml").write_text('objective = "mlm"\n')
+    with pytest.raises(BertwrightError, match="has no classifier"):
+        bertwright.load(tmp_path)
 
 
 def test_a_masked_lm_is_no_classifier(tiny_dir: Path, tmp_path: Path) -> None:
@@ -364,3 +374,18 @@ def test_pairs_are_answered_as_pairs(tiny_dir: Path, tmp_path: Path, plotless: N
     assert run.model.predict([""], [""]) == [{"text": "", "pair": "", "predicted": None, "skipped": "empty"}]
     with pytest.raises(BertwrightError, match="text 1: this model takes pairs: give each text its second text"):
         run.model.predict(["alone"])
+
+
+def test_objects_say_in_a_line_what_they_are(model: Predictor, tiny_run: Path, fit: Callable[..., Any]) -> None:
+    assert repr(model) == f"<Predictor: classification, {tiny_run}, on cpu>"
+    found = model.evaluate([Example("good", "a:1", label="1"), Example("bad", "a:2", label="1")])
+    value = found.metrics["headline"]["value"]
+    assert repr(found) == f"<Evaluation: accuracy {value:.4f} of 2 examples>"
+    run = fit(epochs=1)
+    assert repr(run) == f"<Run: {run.out}, finished, chosen by validation accuracy>"
+
+
+def test_warnings_name_the_callers_place(model: Predictor) -> None:
+    with pytest.warns(BertwrightWarning) as told:
+        model.evaluate([Example("cat " * 60, "a:1", label="1")])
+    assert [warning.filename for warning in told] == [__file__]

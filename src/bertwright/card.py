@@ -52,12 +52,13 @@ def model_card(model: Predictor, origin: str, metrics: dict[str, Any]) -> str:
         lines += ["**The run was interrupted: this is its best state so far.**", ""]
     if len(model.model.head):
         lines += ["It has dense layers of its own before the classifier: `transformers` opens its encoder only.", ""]
+    in_shell, in_python = task.asked(model.recipe)
     lines += [
         "## How to use it",
         "",
-        f"    bertwright predict THIS_DIRECTORY {task.ASKED[0]}",
+        f"    bertwright predict THIS_DIRECTORY {in_shell}",
         "",
-        f'or in Python: `bertwright.load("THIS_DIRECTORY").predict({task.ASKED[1]})`.',
+        f'or in Python: `bertwright.load("THIS_DIRECTORY").predict({in_python})`.',
         "",
         "## How to make it again",
         "",

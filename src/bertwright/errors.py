@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 class BertwrightError(ValueError):
@@ -19,8 +23,11 @@ class BertwrightWarning(UserWarning):
 
 
 def tell(message: str) -> None:
-    """Warn the user of something that is no error but must not stay silent."""
-    warnings.warn(message, BertwrightWarning, stacklevel=3)
+    """Warn the user of something that is no error but must not stay silent; the place named is the caller's own."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, BertwrightWarning, stacklevel=level)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -54,7 +54,7 @@ _BEST = "best.safetensors"  # of a finished seed, in its folder
 _FEATURES_AT_MOST = 2 << 30  # bytes of what a frozen encoder gives, kept so that it is computed once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished (or interrupted) fine-tuning: where it lies, what was measured, and the model itself."""
 
@@ -62,6 +62,11 @@ class Run:
     metrics: dict[str, Any]
     model: Predictor
     stopped_by: int = 0  # the signal that ended it early
+
+    def __repr__(self) -> str:
+        return (
+            f"<Run: {self.out}, {'interrupted' if self.interrupted else 'finished'}, chosen by {self.metrics['chosen_by']}>"
+        )
 
     @property
     def interrupted(self) -> bool:

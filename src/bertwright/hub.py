@@ -177,7 +177,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
     from huggingface_hub import constants, errors, snapshot_download
 
     hub = constants.ENDPOINT
-    hint = did_you_mean(repo_id, ALIASES)
+    hint = _near(repo_id)
     login = "log in with `hf auth login` or set HF_TOKEN"
     try:
         directory = Path(
@@ -234,6 +234,17 @@ def _download(repo_id: str, revision: str | None) -> Path:
             f"`hf download {repo_id} --local-dir DIR` and name DIR/pytorch_model.bin"
         )
     return directory
+
+
+def _near(repo_id: str) -> str:
+    """A hint at what was perhaps meant: a directory beside that place, or an alias."""
+    if repo_id in ALIASES.values():
+        return ""  # an alias was given
+    try:
+        beside = [str(path) for path in Path(repo_id).parent.iterdir() if path.is_dir()] if "/" in repo_id else []
+    except OSError:
+        beside = []
+    return did_you_mean(repo_id, [*beside, *ALIASES])
 
 
 def _unfinished(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bertwright.data.arriving import Arriving
+from bertwright.data.arriving import PATIENCE, Arriving
 from bertwright.data.examples import AnyExample, Unreadable
 from bertwright.data.packing import PackedBatch, TokenTable
 from bertwright.machine import Machine
@@ -22,15 +23,16 @@ Readable = TypeVar("Readable", bound=AnyExample)
 def chunk(rows: Iterator[Readable | Unreadable], count: int, characters: int) -> list[Readable | Unreadable]:
     """Take rows until there are ``count`` of them, or ``characters`` of text; none are left where it is empty.
 
-    Of a live stream, those that have come already.
+    Of a live stream, those that come within a moment.
     """
     taken: list[Readable | Unreadable] = []
-    held = 0
+    held, until = 0, 0.0
     for row in rows:
+        until = until or time.monotonic() + PATIENCE
         taken.append(row)
         if not isinstance(row, Unreadable):
             held += row.characters
-        if len(taken) >= count or held >= characters or (isinstance(rows, Arriving) and rows.waits()):
+        if len(taken) >= count or held >= characters or (isinstance(rows, Arriving) and not rows.comes(until)):
             break
     return taken
 

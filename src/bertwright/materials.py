@@ -49,6 +49,7 @@ class Materials:
     def as_bytes(self) -> Iterator[bytes]:
         """What the saved states of a run depend on: the weights to start from, the encoded rows, and their answers."""
         yield json.dumps(self.start.config.to_dict()).encode()
+        yield json.dumps(self.task.to_config()).encode()
         for name in sorted(self.start.tensors):
             yield name.encode()
             yield self.start.tensors[name].flatten().view(torch.uint8).numpy().tobytes()

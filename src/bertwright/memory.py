@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import sys
+import time
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -51,27 +53,33 @@ def keep_freed_memory() -> bool:
 
 
 class FreedMemory:
-    """Watches how much a run of many steps holds, and gives back what is free where that has grown."""
+    """Watches how much a run of many steps on a CPU holds, and gives back what is free where that has grown.
+
+    It begins by giving back what an earlier run has left.
+    """
 
     SETTLED = 20  # steps, after which all sizes have occurred
-    APART = 10  # steps at least from one time to the next, so that it costs little even if it does not help
+    APART = 10  # seconds from one time to the next, as each costs the page faults of a step
     GROWTH = 1.25
     LITTLE = 256 << 20  # bytes
 
     def __init__(self) -> None:
         self._step = 0
-        self._next = self.SETTLED
+        self._last = -math.inf
         self._usual = 0
+        give_back()
 
     def after_step(self) -> None:
-        """Look at the memory, and give back what is free if it is by more than a quarter above what it was at first."""
+        """Give back what is free if more is held than GROWTH times what it was at first, and LITTLE."""
         self._step += 1
         held = resident()
         if self._step <= self.SETTLED:
             self._usual = max(self._usual, held)
-        elif self._step >= self._next and held > self.GROWTH * self._usual + self.LITTLE:
+        elif held > self.GROWTH * self._usual + self.LITTLE and time.monotonic() > self._last + self.APART:
             give_back()
-            self._next = self._step + self.APART
+            self._last = time.monotonic()
+            if resident() > 0.9 * held:  # it is in use: later steps need more
+                self._usual = held
 
 
 def resident() -> int:

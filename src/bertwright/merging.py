@@ -70,10 +70,11 @@ def merged(recipe: Recipe | Mapping[str, Any] | None, options: Mapping[str, Any]
     chosen = Recipe.of(*order)
     # What a user did not ask for is not told to be without effect, nor to stand in the way.
     idle = {name for name, reason in chosen.ineffective().items() if reason} | ({"model"} if chosen.config else set())
-    for quiet in (located.settings, located.reading):
+    defaults = dict(task_class(chosen.task).DEFAULTS)
+    for quiet in (defaults, located.settings, located.reading):
         for name in idle & quiet.keys():
             del quiet[name]
-    chosen = Recipe.of(task_class(chosen.task).DEFAULTS, *order)
+    chosen = Recipe.of(defaults, *order)
     chosen.test_sets()
     chosen.names_of_labels()
     return Merged(chosen, given, located.about or None)

@@ -27,21 +27,26 @@ from bertwright.tasks.task import Task, chosen_metric
 from bertwright.telling import Progress, silent
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.options import flag
+from bertwright.training.pretraining_recipe import PretrainingRecipe
 from bertwright.training.recipe import ANSWERS, READING, Recipe
 
 _CHUNK = 2048  # rows that a stream holds at a time
 _CHUNK_CHARACTERS = 4_000_000  # and characters, so that a few huge texts do not fill the memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What :meth:`Predictor.evaluate` measured, and every row's prediction."""
 
     metrics: dict[str, Any]
     predictions: list[dict[str, Any]]
 
+    def __repr__(self) -> str:
+        headline = self.metrics["headline"]
+        return f"<Evaluation: {headline['metric']} {headline['value']:.4f} of {self.metrics['examples']:,} examples>"
 
-@dataclass
+
+@dataclass(repr=False)
 class Predictor:
     """Model, tokenizer and task together."""
 
@@ -51,6 +56,9 @@ class Predictor:
     recipe: Recipe
     machine: Machine
     directory: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"<Predictor: {self.recipe.task}, {self.directory or 'not saved'}, on {self.machine.device}>"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -80,9 +88,17 @@ class Predictor:
                 tell(f"{flag(option)} has no effect {reasons[option]}")
         yield from self.task.read(local_file(path), recipe, labelled=labelled)
 
-    def read_stream(self, file: BinaryIO, name: str) -> Iterator[Any]:
-        """Give an example, or an Unreadable, for each line of a stream; predictions for a live one come as its lines do."""
-        return arriving(file, lambda lines: self.task.read_stream(lines, name, self.recipe))
+    def read_stream(self, file: BinaryIO, name: str, *, live: bool = False) -> Iterator[Any]:
+        """Give an example, or an Unreadable, for each line of a stream.
+
+        With ``live``, predictions for the lines of a pipe come as these do, in place of many at once; the numbers of a
+        text may then differ in their last digits by what else came in the same moment.
+        """
+
+        def read(lines: BinaryIO) -> Iterator[Any]:
+            return self.task.read_stream(lines, name, self.recipe)
+
+        return arriving(file, read) if live else read(file)
 
     def encode(self, examples: Sequence[Any]) -> Inputs:
         """Tokenize examples, none longer than the recipe's ``max_length``."""
@@ -232,7 +248,8 @@ def load(
     Raises:
         BertwrightError: it is not there, damaged, or no classifier.
     """
-    held = _next_sentence_as_classes(checkpoint.read(directory, revision=revision))
+    found = checkpoint.read(directory, revision=revision)
+    held = _next_sentence_as_classes(found)
     where = str(held.config_path)
     config = BertConfig.from_dict(held.config, where)
     recipe_file = held.directory / Recipe.FILE
@@ -244,8 +261,8 @@ def load(
         recipe = Recipe.of(Recipe.read(recipe_file))
     else:
         name = task_of(held.config, where)
-        longest = {"max_length": config.max_position_embeddings}
-        recipe = Recipe.of(task_class(name).DEFAULTS, longest, {"task": name})
+        pairs = {} if held is found else {"pair": "pair"}
+        recipe = Recipe.of(task_class(name).DEFAULTS, {"max_length": config.max_position_embeddings, "task": name}, pairs)
     judge = task_class(recipe.task).from_config(held.config, where)
     head_layers = recipe.head_layers if "head.0.weight" in held.tensors else 0
     model = judge.build(config, head_layers=head_layers, head_size=recipe.head_size)
@@ -266,16 +283,22 @@ def load(
 
 
 # Those of transformers whose next-sentence head is trained.
-_NEXT_SENTENCE = frozenset({"BertForNextSentencePrediction", "BertForPreTraining"})
+_NEXT_SENTENCE = ("BertForNextSentencePrediction", "BertForPreTraining")
 _HEAD = "cls.seq_relationship."
+# By the objective of a pretraining; another model's is BERT's own.
+_PAIRS = {"mlm+nsp": ("is next", "is not next"), "mlm+sop": ("in order", "swapped")}
 
 
 def _next_sentence_as_classes(held: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
     """The same with its next-sentence head under the names of a classifier of pairs, if that is what it has."""
+    made = held.config.get("architectures")
+    known = isinstance(made, list) and any(name in made for name in _NEXT_SENTENCE)
     fine_tuned = any(name.startswith(checkpoint.TASK_HEADS) for name in held.tensors)
-    made = held.config.get("architectures") or ()
-    if fine_tuned or _NEXT_SENTENCE.isdisjoint(made) or f"{_HEAD}weight" not in held.tensors:
+    if fine_tuned or not known or f"{_HEAD}weight" not in held.tensors:
+        return held
+    recipe = held.directory / PretrainingRecipe.FILE
+    labels = _PAIRS.get(PretrainingRecipe.read(recipe).get("objective", "") if recipe.exists() else "mlm+nsp")
+    if labels is None:  # of masked words alone: the head is there, but random
         return held
     tensors = {name.replace(_HEAD, "classifier."): tensor for name, tensor in held.tensors.items()}
-    config = held.config | Classification(("is next", "is not next")).to_config()
-    return dataclasses.replace(held, tensors=tensors, config=config)
+    return dataclasses.replace(held, tensors=tensors, config=held.config | Classification(labels).to_config())

@@ -228,6 +228,13 @@ def test_what_training_dropped_from_words_is_told_in_predicting(tmp_path: Path) 
     ]
 
 
+def test_a_table_of_texts_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("sentence\tlabel\n" + "a good film\t1\nthe bad day\t0\n" * 8)
+    with pytest.warns(BertwrightWarning, match=r"a\.tsv: 16 of 17 words hold blanks; if each line is a text with its label"):
+        list(read_tagged(path, TagColumns()))
+
+
 def test_line_ends_of_old_macs_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.conll"
     path.write_bytes(b"EU B-ORG\rx O\r\rBonn B-LOC\r")

@@ -31,6 +31,8 @@ from tiny_model import PLAIN, SPECIAL
         ("葛\U000e0100城市", "葛\U000e0100|城|市"),
         ("*\ufe0f\u20e3 ok", "*\ufe0f\u20e3|ok"),
         ("cafe\u0301, no\u0308", "cafe\u0301|,|no\u0308"),
+        ("\u203c\ufe0fWow\u203c\ufe0f ok!\ufe0f", "\u203c\ufe0f|Wow|\u203c\ufe0f|ok|!\ufe0f"),
+        ("*\ufe0f\u20e3hello", "*\ufe0f\u20e3|hello"),
         ("'s", "'|s"),
         ("x's ''quoted''", "x|'s|''|quoted|''"),
         ("\u200b a\u3000b\xa0c\t\n", "\u200b|a|b|c"),

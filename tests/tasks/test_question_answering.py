@@ -96,7 +96,7 @@ def test_contexts_without_a_word_can_be_judged(model: Predictor) -> None:
 
 def test_answers_that_are_parts_of_words_are_counted(tokenizer: Tokenizer) -> None:
     inputs = encode(tokenizer, example("so goodx it is", ("good", (3, 7))), example("a good day", ("good", (2, 6))))
-    assert QuestionAnswering(None, 8).describe(inputs).endswith("; 1 answers are parts of words, and trained as whole words")
+    assert QuestionAnswering(None, 8).describe(inputs).endswith("; 1 answers are parts of words, and trained as the whole")
     assert "parts" not in QuestionAnswering(None, 8).describe(encode(tokenizer, example("a good day", ("good", (2, 6)))))
 
 

@@ -103,7 +103,7 @@ def shown(*records: dict[str, Any], terminal: bool = False, title: str = "traini
 
 
 def test_a_validation_is_one_line_of_80_columns() -> None:
-    line = "epoch 12: validation loss 0.2500, accuracy 0.8750, F1 0.5000, Matthews -0.7500"
+    line = "epoch 12: validation loss 0.2500, accuracy 0.8750, F1 macro 0.5000, MCC -0.7500"
     assert shown(step(1), validation(1, epoch=12)) == line + "\n"
     assert len(line) <= 80
 

@@ -191,5 +191,7 @@ def writing(path: Path | None) -> Iterator[TextIO]:
         return
     from bertwright.atomic import atomic_write_stream
 
+    if path.exists():
+        note("note", f"{path} is there and will be replaced")
     with atomic_write_stream(path) as file:
         yield file

@@ -215,7 +215,8 @@ def predict(
     elif texts == ["-"]:
         if pair:
             raise BertwrightError("--pair goes with texts given here; on standard input a tab comes before the second text")
-        records = predictor.predict_rows(predictor.read_stream(sys.stdin.buffer, "standard input"))
+        rows = predictor.read_stream(sys.stdin.buffer, "standard input", live=output is None)
+        records = predictor.predict_rows(rows)
     else:
         assert texts is not None
         for text in texts:
@@ -247,5 +248,6 @@ def _write_records(records: Iterable[dict[str, Any]], file: TextIO, format: str,
             file.write(json.dumps(item, ensure_ascii=False) + "\n")
         else:
             rows.writerow(item)
-        file.flush()  # somebody may read this pipe as it goes; a forward pass takes longer by far
+        if file is sys.stdout:
+            file.flush()  # somebody may read this pipe as it goes; a forward pass takes longer by far
     return counts

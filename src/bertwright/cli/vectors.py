@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -74,7 +74,11 @@ def vectors(
         how = Columns(text=text or "text", label=None, names=names, delimiter=delimiter, quoting=quoting or "auto")
         rows = read_examples(local_file(input), how)
     elif texts == ["-"]:
-        rows = arriving(sys.stdin.buffer, lambda lines: stream_lines(lines, "standard input"))
+
+        def read(lines: BinaryIO) -> Iterator[Example | Unreadable]:
+            return stream_lines(lines, "standard input")
+
+        rows = arriving(sys.stdin.buffer, read) if out is None else read(sys.stdin.buffer)
     else:
         rows = [Example(one, f"text {number}") for number, one in enumerate(texts or (), 1)]
     encoder = load_encoder(model, revision=revision, device=device, precision=precision, threads=threads)

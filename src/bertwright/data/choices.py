@@ -70,7 +70,8 @@ def read_choices(path: Path, columns: Columns, endings: Sequence[str]) -> Iterat
             ``sent2``, ``startphrase``, ``start``; ``answer``.
         endings: columns of the endings, or the one that lists them; none: ``choices``, ``endings``, or ``ending0`` …
 
-    Delimited text whose first line names neither has no header, and is CODAH's: kind, beginning, endings, answer.
+    Delimited text whose first line names no endings, nor a beginning as SWAG does, has no header, and is CODAH's: kind,
+    beginning, endings, answer.
     An answer is the number of the right ending, counted from 0, or its text.
 
     Raises:

@@ -29,8 +29,8 @@ class TagColumns:
 
     In columns, ``token`` and ``tag`` are numbers from 1 or one of ``names``; None: the first and the last, and those of
     form and UPOS in CoNLL-U. In JSON lines and Parquet they are fields; None: ``tokens``, and ``tags`` or ``spans``. What
-    ``drop`` matches is left out of each word; ``shortened`` collects those that lost something. Unless ``labelled``, tags
-    are not looked for.
+    ``drop`` matches is left out of each word. Unless ``labelled``, tags are not looked for, and ``shortened`` collects the
+    words that lost something.
     """
 
     token: str | None = None
@@ -40,7 +40,7 @@ class TagColumns:
     delimiter: str | None = None
     drop: str | None = None
     labelled: bool = True
-    shortened: list[str] = field(default_factory=list)
+    shortened: list[str] = field(default_factory=list, compare=False)
 
     def cleaned(self, word: str, where: str) -> str:
         """The word without what is to be dropped.
@@ -59,7 +59,7 @@ class TagColumns:
                 f"{where}: --drop-from-token {self.drop!r} leaves nothing of the word {word!r}; one that asks for a "
                 f"character before it does, such as {'(?<=.)' + self.drop!r}"
             )
-        if rest != word:
+        if rest != word and not self.labelled:
             self.shortened.append(f"{where}, {word!r}")
         return rest
 
@@ -82,7 +82,7 @@ def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
         yield example
     if empty:
         raise BertwrightError(f"{path}: the file has no sentences; is it the right one?")
-    if shortened and not columns.labelled:
+    if shortened:
         tell(
             f"{path}: {len(shortened):,} words lost what --drop-from-token {columns.drop!r} matches, as in training "
             f"(the first: {shortened[0]})"
@@ -95,16 +95,22 @@ def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
 def _column_sentences(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
     words: list[str] = []
     tags: list[str] = []
-    begin = 0
+    begin = seen = texts = 0
     for number, row in _word_lines(path, columns):
         if row is not None:
             if not words:
                 begin = number
             words.append(row[0])
             tags.append(row[1])
+            seen, texts = seen + 1, texts + (" " in row[0])
         elif words:
             yield TaggedExample.of_words(words, f"{path}:{begin}", tags if columns.labelled else None)
             words, tags = [], []
+    if texts >= 10 and 2 * texts > seen:
+        tell(
+            f"{path}: {texts:,} of {seen:,} words hold blanks; if each line is a text with its label, leave --task tagging "
+            "out; else name the column of words with --token-column"
+        )
 
 
 def _word_lines(path: Path, columns: TagColumns) -> Iterator[tuple[int, tuple[str, str] | None]]:

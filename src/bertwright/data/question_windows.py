@@ -6,6 +6,7 @@ Shapes: N tokens of a context, W windows.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -137,7 +138,19 @@ def _contexts(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Context]:
         places_N2 = np.array(encoded.offsets[1:-1], dtype=np.int32).reshape(-1, 2)
         first_N = ~continues_V[ids_N]
         if not text.isascii():
-            first_N |= np.array([_GLUED.match(text, begin) is not None for begin in places_N2[:, 0].tolist()], dtype=bool)
+            first_N |= _begins_glued(text, places_N2[:, 0])
         last_N = np.append(first_N[1:], [True] * bool(len(ids_N)))
         found[text] = Context(text, ids_N, places_N2[:, 0], places_N2[:, 1], first_N, last_N)
     return found
+
+
+def _begins_glued(text: str, begins_N: Int32Array) -> BoolArray:
+    """Where a piece begins with a character of a script that writes together; not inside it, nor with a mark on it."""
+    before_N = np.append(-1, begins_N[:-1])
+    return np.array(
+        [
+            begin != before and _GLUED.match(text, begin) is not None and unicodedata.category(text[begin])[0] != "M"
+            for begin, before in zip(begins_N.tolist(), before_N.tolist(), strict=True)
+        ],
+        dtype=bool,
+    )

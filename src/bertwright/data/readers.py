@@ -208,6 +208,11 @@ def cells_of(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
     Raises:
         BertwrightError: the file is missing or not to be read, or a row cannot be read (names the line).
     """
+    if path.suffix.lower() == ".json":
+        raise BertwrightError(
+            f"{path}: a .json file is one value, not rows: write a JSON object a line into a .jsonl file; SQuAD's files are "
+            "read with --task question-answering"
+        )
     comma = path.suffix.lower() == ".csv"
     delimiter = separator_of(columns.delimiter) if columns.delimiter else ("," if comma else "\t")
     with opening(path) as file:

@@ -93,15 +93,15 @@ def words_of(text: str) -> tuple[Place, ...]:
 def _peeled(text: str, begin: int, end: int) -> Iterator[Place]:
     """The words of a run without white space: its punctuation from both ends, and what is between."""
     while begin < end and _is_punctuation(text[begin]) and not _is_handle(text, begin, end):
-        after = _run_end(text, begin, end)
-        if _MARK.match(text, after, end):  # it makes something else of it, such as a keycap of an asterisk
-            break
+        after = _past_marks(text, _run_end(text, begin, end), end)
         yield begin, after
         begin = after
     tail: list[Place] = []
-    while end > begin and _is_punctuation(text[end - 1]) and not _is_initials(text, begin, end):
-        before = end - 1
-        while before > begin and text[before - 1] == text[end - 1]:
+    while (before := _before_marks(text, begin, end)) > begin:
+        if not _is_punctuation(text[before - 1]) or _is_initials(text, begin, end):
+            break
+        before -= 1
+        while before > begin and text[before - 1] == text[before]:
             before -= 1
         tail.append((before, end))
         end = before
@@ -118,6 +118,18 @@ def _run_end(text: str, begin: int, end: int) -> int:
     while after < end and text[after] == text[begin]:
         after += 1
     return after
+
+
+def _past_marks(text: str, begin: int, end: int) -> int:
+    while begin < end and _MARK.match(text, begin):
+        begin += 1
+    return begin
+
+
+def _before_marks(text: str, begin: int, end: int) -> int:
+    while end > begin and _MARK.match(text, end - 1):
+        end -= 1
+    return end
 
 
 def _is_punctuation(character: str) -> bool:

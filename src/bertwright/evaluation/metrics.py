@@ -90,6 +90,8 @@ def _of_labels(formula: Callable[[_Tally], FloatArray]) -> Callable[[npt.ArrayLi
         true = _class_indices("true", true_B, num_classes)
         predicted = _class_indices("predicted", predicted_B, num_classes)
         _require_same_length(true, predicted)
+        if formula is _f1 and num_classes != 2:
+            raise BertwrightError(f"f1 is of the second of two classes, not of {num_classes}; use f1_macro")
         return float(formula(_Tally.of(_confusion(true, predicted, num_classes))))
 
     return metric

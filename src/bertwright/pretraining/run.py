@@ -289,7 +289,7 @@ def _write(
     # What was unfinished or replaced is not part of how to repeat the run.
     made_by = dataclasses.replace(recipe, resume=False, overwrite=False)
     with atomic.atomic_directory(out, overwrite=recipe.overwrite or recipe.resume) as target:
-        save(model, tokenizer, target, next_sentence=made_by.objective != "mlm")
+        save(model, tokenizer, target, made_by.objective)
         atomic.atomic_write_text(target / recipe.FILE, made_by.to_toml())
         atomic.atomic_write_text(target / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         for item in sorted(folder.iterdir()):
@@ -302,12 +302,14 @@ def _write(
         atomic.atomic_write_text(target / "README.md", card)
 
 
-def save(model: Pretraining, tokenizer: Tokenizer, directory: Path, *, next_sentence: bool = True) -> None:
-    """Write what ``transformers`` opens as BertForPreTraining (or BertForMaskedLM, or its encoder alone).
-
-    Without ``next_sentence`` that head was not trained, and the model calls itself a BertForMaskedLM.
-    """
-    config = model.config.to_dict() | {"architectures": ["BertForPreTraining" if next_sentence else "BertForMaskedLM"]}
+def save(model: Pretraining, tokenizer: Tokenizer, directory: Path, objective: str = "mlm+nsp") -> None:
+    """Write what ``transformers`` opens as BertForPreTraining (or BertForMaskedLM, or its encoder alone)."""
+    config = model.config.to_dict() | {"architectures": [architecture(objective)]}
     checkpoint.write_weights(directory, checkpoint.export_tensors(model, prefix="bert."))
     atomic.atomic_write_text(directory / "config.json", json.dumps(config, indent=2) + "\n")
     tokenizer.save(directory, max_length=model.config.max_position_embeddings)
+
+
+def architecture(objective: str) -> str:
+    """What ``transformers`` calls a model pretrained so: of masked words alone, it has no trained next-sentence head."""
+    return "BertForMaskedLM" if objective == "mlm" else "BertForPreTraining"

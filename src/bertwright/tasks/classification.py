@@ -70,7 +70,7 @@ class Classification(Task):
                 "does --label name the right column?"
             )
         given = recipe.names_of_labels()
-        classes = names.in_order(labels, first=[given[label] for label in names.in_order(given)])
+        classes = names.in_order(labels, given)
         names.tell_unused(given, classes)
         return cls(classes)
 

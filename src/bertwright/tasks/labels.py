@@ -17,9 +17,10 @@ MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
 
 
-def in_order(labels: Iterable[str], first: Iterable[str] = ()) -> tuple[str, ...]:
-    """Those of ``first`` in its order, then numbers in numeric order, then names in alphabetical order."""
+def in_order(labels: Iterable[str], renamed: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Numbers by value, then names by alphabet; those that something was ``renamed`` to come first, in its order."""
     others = sorted(set(labels), key=_numeric_first)
+    first = [renamed[old] for old in sorted(renamed, key=_numeric_first)] if renamed else []
     return tuple(dict.fromkeys([*(name for name in first if name in others), *others]))
 
 

@@ -90,7 +90,8 @@ class MultiLabel(Task):
         """
         if recipe.labels and recipe.label != Recipe.label:
             raise BertwrightError("--label and --labels both say where the labels are: give one of them")
-        occurring = names.in_order(label for example in examples for label in example.labels or ())
+        labels = {label for example in examples for label in example.labels or ()}
+        occurring = names.in_order(labels, recipe.names_of_labels())
         classes = tuple(dict.fromkeys(map(columns_of(recipe).called, recipe.labels))) or occurring
         names.tell_unused(recipe.names_of_labels(), classes)
         if not classes:

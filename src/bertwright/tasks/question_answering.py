@@ -167,7 +167,7 @@ class QuestionAnswering(Task):
             f"{len(inputs.table):,} windows, {empty:,} of which show no answer"
         )
         widened = sum(map(_is_widened, inputs.examples, _contexts(inputs)))
-        return said + (f"; {widened:,} answers are parts of words, and trained as whole words" if widened else "")
+        return said + (f"; {widened:,} answers are parts of words, and trained as the whole" if widened else "")
 
     # ------------------------------------------------------------------------------------------ training
 

@@ -54,7 +54,7 @@ from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
 _LEARNED = "IOB2"
-_ALMOST = re.compile(r"[BIESbies][-_:.].+")  # what somebody may mean as the mark of a span
+_ALMOST = re.compile(r"[BIMELSUWbimelsuw][-_:.].+")  # what somebody may mean as the mark of a span
 _SURELY_SPANS = 0.9  # of the words; where so many tags mark spans or none, another one is a slip of the pen
 
 
@@ -151,12 +151,7 @@ class Tagging(Task):
         counts = Counter(tag for example in examples for tag in example.tags or ())
         if recipe.scheme == "plain" or (recipe.scheme == "auto" and not _are_spans(counts, examples)):
             classes, scheme = names.in_order(counts), PLAIN
-            others = [tag for tag in counts if tag != OUTSIDE]
-            if recipe.scheme == "auto" and 0 < len(others) < len(counts) and all(map(_ALMOST.fullmatch, others)):
-                tell(
-                    f"{examples[0].where}: tags such as {others[0]!r} are taken as they stand, word by word; if they mark "
-                    "spans, write them with a capital letter and a hyphen, such as B-PER"
-                )
+            _tell_of_marks(counts, recipe, examples[0].where)
         else:
             _check_marks(counts, examples)
             types = TagSet(tuple(counts)).types
@@ -212,7 +207,7 @@ class Tagging(Task):
         else:
             found, _ = scheme_of_tags([example.tags or () for example in inputs.examples])
             types = self._tag_set.types
-            spans_N3 = self._tag_set.spans(code_W, _lengths(inputs.examples))
+            spans_N3 = self._true(inputs.examples).spans_N3
             counts = names.balance(types, np.bincount(spans_N3[:, 2], minlength=len(types)))
             parts = [f"tags: {found}" + (f", learned as {self.scheme}" if found != self.scheme else "")]
             parts.append(f"{len(spans_N3):,} spans: {counts}")
@@ -405,6 +400,18 @@ def _are_spans(counts: Counter[str], examples: Sequence[TaggedExample]) -> bool:
     if strange and counts.total() - sum(others[tag] for tag in strange) >= _SURELY_SPANS * counts.total():
         _check_marks(counts, examples)
     return not strange
+
+
+def _tell_of_marks(counts: Counter[str], recipe: Recipe, where: str) -> None:
+    """Tell of tags that are no marks of spans, but may be meant so."""
+    others = [tag for tag in counts if tag != OUTSIDE]
+    strange = [tag for tag in others if not marks_span(tag)]
+    meant = OUTSIDE in counts and all(map(_ALMOST.fullmatch, others)) and any(tag[0] in "BIbi" for tag in others)
+    if recipe.scheme == "auto" and strange and meant:
+        tell(
+            f"{where}: tags such as {strange[0]!r} are taken as they stand, word by word; if they mark spans, write them "
+            "with a capital letter and a hyphen, such as B-PER"
+        )
 
 
 def _check_marks(counts: Counter[str], examples: Sequence[TaggedExample]) -> None:

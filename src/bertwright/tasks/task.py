@@ -110,10 +110,11 @@ class Task(ABC):
     def check(self, examples: Sequence[Any], recipe: Recipe, *, labelled: bool) -> None:
         """Raise BertwrightError for an example that the model cannot take, or an answer that training did not have."""
         # A model that came without a recipe takes what the first row is.
-        paired = recipe.pair is not None if recipe.train else any(row.pair is not None for row in examples[:1])
+        known = recipe.train is not None or recipe.pair is not None
+        paired = recipe.pair is not None if known else any(row.pair is not None for row in examples[:1])
         for row in examples:
             if paired != (row.pair is not None):
-                needs = "pairs: give each text its second text" if paired else "single texts, not pairs"
+                needs = "pairs: give each text its second text, with --pair" if paired else "single texts, not pairs"
                 raise BertwrightError(f"{row.where}: this model takes {needs}")
 
     def is_empty(self, example: Any) -> bool:
@@ -152,6 +153,11 @@ class Task(ABC):
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task."""
         return {"architectures": [self.ARCHITECTURE]}
+
+    def asked(self, recipe: Recipe) -> tuple[str, str]:
+        """ASKED, for a model of this recipe: of a task that takes texts or pairs of them, what it was trained on."""
+        paired = recipe.pair is not None and self.ASKED is Task.ASKED
+        return ('"a text" --pair "its second text"', '["a text"], ["its second text"]') if paired else self.ASKED
 
     @abstractmethod
     def build(self, config: BertConfig, *, head_layers: int, head_size: int) -> Headed:

@@ -165,7 +165,8 @@ def train(
     if resume and states is not None and any(states.glob("step-*")):
         _restore(saved_state.newest(states), optimizer, objective, outcome, processes)
     observer.begin(outcome.step, plan.total)
-    clock, freed = _Clock(outcome, processes), FreedMemory()
+    clock = _Clock(outcome, processes)
+    freed = FreedMemory() if optimizer.device.type == "cpu" else None
     try:
         while not (_done(plan, outcome) or _out_of_patience(outcome, plan)):
             began = time.perf_counter()
@@ -178,7 +179,8 @@ def train(
                 raise
             record["seconds"] = time.perf_counter() - began
             outcome.seconds += record["seconds"]
-            freed.after_step()
+            if freed is not None:
+                freed.after_step()
             clock.read()
             observer.record(record)
             last = _done(plan, outcome)

@@ -140,10 +140,11 @@ class Pace:
         self._observer.end()
 
 
-# How a line of a terminal has room for them: four numbers in 80 columns.
+# As reports name them, but short: a line of a terminal has 80 columns.
 _SHORT = {
-    "f1_macro": "F1", "matthews_correlation": "Matthews", "mlm_loss": "MLM", "mlm_accuracy": "accuracy", "nsp_loss": "NSP",
-    "nsp_accuracy": "accuracy",
+    "f1_macro": "F1 macro", "f1_micro": "F1 micro", "f1": "F1", "subset_accuracy": "subset accuracy",
+    "exact_match": "exact match", "matthews_correlation": "MCC", "pearson": "Pearson", "spearman": "Spearman",
+    "mlm_loss": "MLM", "mlm_accuracy": "accuracy", "nsp_loss": "NSP", "nsp_accuracy": "accuracy",
 }  # fmt: skip
 
 
