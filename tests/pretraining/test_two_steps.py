@@ -148,9 +148,11 @@ def test_info_shows_a_pretrained_model(encoder: Path) -> None:
     assert "2 x 32" in shown
 
 
-def test_a_pretrained_model_is_no_classifier(encoder: Path) -> None:
-    with pytest.raises(BertwrightError, match="has no classifier; fine-tune it first"):
-        bertwright.load(encoder)
+def test_a_pretrained_model_tells_next_sentences_and_classifies_no_text(encoder: Path) -> None:
+    model = bertwright.load(encoder)
+    assert model.labels == ("is next", "is not next")
+    with pytest.raises(BertwrightError, match="this model takes pairs"):
+        model.predict("a text")
 
 
 @pytest.mark.slow

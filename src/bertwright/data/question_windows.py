@@ -146,7 +146,7 @@ def _contexts(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Context]:
 
 def _begins_glued(text: str, begins_N: Int32Array) -> BoolArray:
     """Where a piece begins with a character of a script that writes together; not inside it, nor with a mark on it."""
-    before_N = np.append(-1, begins_N[:-1])
+    before_N = np.append(-1, begins_N)[:-1]
     return np.array(
         [
             begin != before and _GLUED.match(text, begin) is not None and unicodedata.category(text[begin])[0] != "M"
