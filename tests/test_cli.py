@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.cells import cell_len
 from rich.console import Console
 
 import bertwright
+import bertwright.__main__
 from bertwright import Recipe, cli, finetune
 from bertwright.training.options import flag
 from command_line import Result, run
@@ -41,6 +43,27 @@ def records(result: Result) -> list[dict[str, Any]]:
 
 
 # ---------------------------------------------------------------------------------------------------------------- help
+
+
+def test_the_version_says_what_runs() -> None:
+    shown = run("--version")
+    assert shown.code == 0
+    assert shown.out.startswith(f"bertwright {bertwright.__version__}, torch {torch.__version__}, Python 3.")
+    assert shown.out.count("\n") == 1
+
+
+def test_an_interrupt_while_the_commands_are_imported_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "bertwright.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "bertwright.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        bertwright.__main__.main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "stopped: interrupted\n"
 
 
 def test_help_names_every_command_and_is_what_one_gets_for_no_command() -> None:

@@ -1,5 +1,18 @@
-"""``python -m bertwright``."""
+"""Where the command line begins: ``bertwright``, and ``python -m bertwright``."""
 
-from bertwright.cli import main
+import signal
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; Ctrl-C is one line even while it is imported."""
+    try:
+        from bertwright.cli import main as run
+    except KeyboardInterrupt:
+        print("stopped: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    run()
+
+
+if __name__ == "__main__":
+    main()

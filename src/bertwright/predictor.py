@@ -21,13 +21,12 @@ from bertwright.data.inputs import Inputs
 from bertwright.errors import BertwrightError, tell
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Headed
+from bertwright.pretraining.next_sentence import as_classifier
 from bertwright.tasks import options_of_tasks, task_class, task_of
-from bertwright.tasks.classification import Classification
 from bertwright.tasks.task import Task, chosen_metric
 from bertwright.telling import Progress, silent
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.options import flag
-from bertwright.training.pretraining_recipe import PretrainingRecipe
 from bertwright.training.recipe import ANSWERS, READING, Recipe
 
 _CHUNK = 2048  # rows that a stream holds at a time
@@ -249,7 +248,7 @@ def load(
         BertwrightError: it is not there, damaged, or no classifier.
     """
     found = checkpoint.read(directory, revision=revision)
-    held = _next_sentence_as_classes(found)
+    held = as_classifier(found)
     where = str(held.config_path)
     config = BertConfig.from_dict(held.config, where)
     recipe_file = held.directory / Recipe.FILE
@@ -280,25 +279,3 @@ def load(
     model.to(machine.device).requires_grad_(False)
     recipe = dataclasses.replace(recipe, max_length=min(recipe.max_length, config.max_position_embeddings))
     return Predictor(model, tokenizer, judge, recipe, machine, held.directory)
-
-
-# Those of transformers whose next-sentence head is trained.
-_NEXT_SENTENCE = ("BertForNextSentencePrediction", "BertForPreTraining")
-_HEAD = "cls.seq_relationship."
-# By the objective of a pretraining; another model's is BERT's own.
-_PAIRS = {"mlm+nsp": ("is next", "is not next"), "mlm+sop": ("in order", "swapped")}
-
-
-def _next_sentence_as_classes(held: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
-    """The same with its next-sentence head under the names of a classifier of pairs, if that is what it has."""
-    made = held.config.get("architectures")
-    known = isinstance(made, list) and any(name in made for name in _NEXT_SENTENCE)
-    fine_tuned = any(name.startswith(checkpoint.TASK_HEADS) for name in held.tensors)
-    if fine_tuned or not known or f"{_HEAD}weight" not in held.tensors:
-        return held
-    recipe = held.directory / PretrainingRecipe.FILE
-    labels = _PAIRS.get(PretrainingRecipe.read(recipe).get("objective", "") if recipe.exists() else "mlm+nsp")
-    if labels is None:  # of masked words alone: the head is there, but random
-        return held
-    tensors = {name.replace(_HEAD, "classifier."): tensor for name, tensor in held.tensors.items()}
-    return dataclasses.replace(held, tensors=tensors, config=held.config | Classification(labels).to_config())

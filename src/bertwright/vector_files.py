@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,8 +146,6 @@ def _short(vector_W: npt.NDArray[Any]) -> list[float]:
 
 def _write_line(record: dict[str, Any], file: TextIO) -> None:
     file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    if file is sys.stdout:
-        file.flush()  # somebody may read this pipe as it goes
 
 
 def _write_npy(chunks: Iterable[Chunk], file: BinaryIO, width: int, dtype: np.dtype[Any]) -> Counts:

@@ -19,6 +19,7 @@ from bertwright.evaluation.metrics import METRICS, classification_metrics
 from bertwright.evaluation.report import literal, per_class_table, per_source_table, seeds_table, shortened
 from bertwright.tasks import TASKS, task_class
 
+TITLES = {"accuracy": "accuracy", "matthews_correlation": "Matthews"}
 NASTY = [
     "[red]",
     "[/bold]",
@@ -62,7 +63,7 @@ def test_nothing_is_wider_than_80_columns_or_cut_to_fit(names: list[str], title:
     assert max(cell_len(line) for line in lines) <= 80
     assert all(character.isprintable() for line in lines for character in line)
     # Tables that need no more than 80 columns are not squeezed, so no number in them loses a digit.
-    tables = [per_class_table(metrics), per_source_table(metrics["per_source"]), confusion_table(metrics)]
+    tables = [per_class_table(metrics), per_source_table(metrics["per_source"], TITLES), confusion_table(metrics)]
     assert all(needed(table) <= 80 for table in tables if table is not None)
 
 
@@ -155,12 +156,20 @@ def test_per_class_numbers() -> None:
 
 def test_sources_keep_their_order() -> None:
     sources = {
-        "gj04": {"examples": 1234, "accuracy": 0.5, "matthews_correlation": -0.25, "f1_macro": 0.125},
-        "bc01": {"examples": 2, "accuracy": 1.0, "matthews_correlation": 0.0, "f1_macro": 1.0},
+        "gj04": {"examples": 1234, "accuracy": 0.5, "matthews_correlation": -0.25},
+        "bc01": {"examples": 2, "accuracy": 1.0, "matthews_correlation": 0.0},
     }
-    lines = rendered(per_source_table(sources))
-    assert lines[3].split() == ["gj04", "1,234", "0.500", "-0.250", "0.125"]
-    assert lines[4].split() == ["bc01", "2", "1.000", "0.000", "1.000"]
+    lines = rendered(per_source_table(sources, TITLES))
+    assert lines[3].split() == ["gj04", "1,234", "0.500", "-0.250"]
+    assert lines[4].split() == ["bc01", "2", "1.000", "0.000"]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_sources_have_the_f1_of_the_second_of_two_classes(classes: int) -> None:
+    metrics = measured([f"c{n}" for n in range(classes)])
+    lines = rendered(classes_report(metrics, "t"))
+    titles = lines[next(n for n, line in enumerate(lines) if "Sources" in line) + 1]
+    assert titles.split()[-1] == ("F1" if classes == 2 else "macro")
 
 
 def test_without_sources_there_is_no_table_of_them() -> None:

@@ -440,7 +440,7 @@ def test_evaluating_is_the_same_from_python_and_from_the_command_line(
     assert run("evaluate", tagger, other, *flags, "--out", tmp_path / "o", "--metric", "recall").code == 0
     assert json.loads((tmp_path / "o" / "metrics.json").read_text())["headline"]["metric"] == "recall"
     wrong = run("evaluate", tagger, test, "--out", tmp_path / "w", "--metric", "f1_macro")
-    assert wrong.error == "--metric is 'f1_macro' (known: f1, precision, recall, accuracy, loss)" or "f1" in wrong.error
+    assert wrong.error == "--metric is 'f1_macro' (known: f1, precision, recall, accuracy, loss)"
 
 
 def test_predicting_is_the_same_from_every_face(tagger: Path, model: Predictor, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import inspect
 import io
 import os
+import platform
 import signal
 import sys
 import types
@@ -21,6 +23,7 @@ from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.evaluation.report import literal
 from bertwright.interrupts import Stopped
 from bertwright.training.options import Options, flag
+from bertwright.version import VERSION
 
 app = typer.Typer(
     name="bertwright",
@@ -35,6 +38,22 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=
 Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel="Machine")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: one for each core.", rich_help_panel="Machine")]
 ModelArgument = Annotated[str, typer.Argument(help="A fine-tuned model: its directory or hub id.", show_default=False)]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        torch, python = importlib.metadata.version("torch"), platform.python_version()
+        typer.echo(f"bertwright {VERSION}, torch {torch}, Python {python}")
+        raise typer.Exit
+
+
+@app.callback()
+def _for_all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version, and torch's and Python's.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What can stand before a command."""
 
 
 # What a wrong command line raises; newer versions of typer bring it themselves, older ones take it from click.
@@ -185,7 +204,8 @@ def writing(path: Path | None) -> Iterator[TextIO]:
     """A file that appears whole or not at all; without a path standard output."""
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # texts of any script, whatever the terminal's
+            # Texts of any script, whatever the terminal's; and somebody may read a pipe as it goes.
+            sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
         yield sys.stdout
         sys.stdout.flush()
         return

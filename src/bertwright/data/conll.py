@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ class TagColumns:
 
     In columns, ``token`` and ``tag`` are numbers from 1 or one of ``names``; None: the first and the last, and those of
     form and UPOS in CoNLL-U. In JSON lines and Parquet they are fields; None: ``tokens``, and ``tags`` or ``spans``. What
-    ``drop`` matches is left out of each word. Unless ``labelled``, tags are not looked for, and ``shortened`` collects the
-    words that lost something.
+    ``drop`` matches is left out of each word. Unless ``labelled``, tags are not looked for.
     """
 
     token: str | None = None
@@ -40,28 +40,28 @@ class TagColumns:
     delimiter: str | None = None
     drop: str | None = None
     labelled: bool = True
-    shortened: list[str] = field(default_factory=list, compare=False)
 
-    def cleaned(self, word: str, where: str) -> str:
-        """The word without what is to be dropped.
 
-        Raises:
-            BertwrightError: nothing is left of it.
-        """
-        if self.drop is None:
-            return word
-        try:
-            rest = re.sub(self.drop, "", word)
-        except re.error as error:
-            raise BertwrightError(f"--drop-from-token: {self.drop!r} is no regular expression: {error}") from None
-        if not rest:
-            raise BertwrightError(
-                f"{where}: --drop-from-token {self.drop!r} leaves nothing of the word {word!r}; one that asks for a "
-                f"character before it does, such as {'(?<=.)' + self.drop!r}"
-            )
-        if rest != word and not self.labelled:
-            self.shortened.append(f"{where}, {word!r}")
-        return rest
+class _Notices:
+    """What a reader changed of what a file says: told once for the whole file, with how often and where first."""
+
+    def __init__(self) -> None:
+        self._times: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, what: str, where: str, text: str) -> None:
+        """It happened once more."""
+        self._times[what] += 1
+        self._first.setdefault(what, f"{where}, {text!r}")
+
+    def tell(self, path: Path) -> None:
+        """Tell all of it."""
+        for what, times in self._times.items():
+            tell(f"{path}: {times:,} {what} (the first: {self._first[what]})")
+
+
+_WIDENED = "spans begin or end inside a word, and were widened to whole words, each in one span only"
+_LEFT_OUT = "spans were left out, as each word of theirs is in a span before them"
 
 
 def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
@@ -73,30 +73,47 @@ def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
     Raises:
         BertwrightError: the file is missing, not to be read or empty, or a sentence cannot be read (names the line).
     """
-    shortened: list[str] = []  # words, by --drop-from-token
-    columns = replace(columns, shortened=shortened)
-    rows = _object_sentences(path, columns) if holds_objects(path) else _column_sentences(path, columns)
+    notices = _Notices()
+    rows = (_object_sentences if holds_objects(path) else _column_sentences)(path, columns, notices)
     empty = True
     for example in rows:
         empty = False
         yield example
     if empty:
         raise BertwrightError(f"{path}: the file has no sentences; is it the right one?")
-    if shortened:
-        tell(
-            f"{path}: {len(shortened):,} words lost what --drop-from-token {columns.drop!r} matches, as in training "
-            f"(the first: {shortened[0]})"
+    notices.tell(path)
+
+
+def _cleaned(word: str, columns: TagColumns, where: str, notices: _Notices) -> str:
+    """The word without what is to be dropped.
+
+    Raises:
+        BertwrightError: nothing is left of it.
+    """
+    if columns.drop is None:
+        return word
+    try:
+        rest = re.sub(columns.drop, "", word)
+    except re.error as error:
+        raise BertwrightError(f"--drop-from-token: {columns.drop!r} is no regular expression: {error}") from None
+    if not rest:
+        raise BertwrightError(
+            f"{where}: --drop-from-token {columns.drop!r} leaves nothing of the word {word!r}; one that asks for a "
+            f"character before it does, such as {'(?<=.)' + columns.drop!r}"
         )
+    if rest != word and not columns.labelled:  # where texts are to be answered, not learned from
+        notices.add(f"words lost what --drop-from-token {columns.drop!r} matches, as in training", where, word)
+    return rest
 
 
 # ------------------------------------------------------------------------------------------------------------- columns
 
 
-def _column_sentences(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
+def _column_sentences(path: Path, columns: TagColumns, notices: _Notices) -> Iterator[TaggedExample]:
     words: list[str] = []
     tags: list[str] = []
     begin = seen = texts = 0
-    for number, row in _word_lines(path, columns):
+    for number, row in _word_lines(path, columns, notices):
         if row is not None:
             if not words:
                 begin = number
@@ -113,7 +130,9 @@ def _column_sentences(path: Path, columns: TagColumns) -> Iterator[TaggedExample
         )
 
 
-def _word_lines(path: Path, columns: TagColumns) -> Iterator[tuple[int, tuple[str, str] | None]]:
+def _word_lines(
+    path: Path, columns: TagColumns, notices: _Notices
+) -> Iterator[tuple[int, tuple[str, str] | None]]:
     """Yield (line number, word and tag), and None in their place between sentences and at the end."""
     universal = path.suffix.lower() == _UNIVERSAL
     separator = "\t" if universal else None if columns.delimiter is None else separator_of(columns.delimiter)
@@ -149,7 +168,7 @@ def _word_lines(path: Path, columns: TagColumns) -> Iterator[tuple[int, tuple[st
             word, tag = cells[token_place], cells[tag_place].strip()
             if not word or (columns.labelled and not tag):
                 raise BertwrightError(f"{path}:{number}: the {'tag' if word else 'word'} is missing; fill it in")
-            yield number, (columns.cleaned(word, f"{path}:{number}") if columns.drop else word, tag)
+            yield number, (_cleaned(word, columns, f"{path}:{number}", notices), tag)
     yield number, None
 
 
@@ -189,27 +208,15 @@ def _place(given: str | None, option: str, default: int, names: Sequence[str], w
 # ---------------------------------------------------------------------------------------------------------- JSON lines
 
 
-def _object_sentences(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
-    widened: list[str] = []  # where spans had to be
-    left_out: list[str] = []
+def _object_sentences(path: Path, columns: TagColumns, notices: _Notices) -> Iterator[TaggedExample]:
     for where, row in read_objects(path):
-        example = _of_tokens(row, columns, where) if (columns.token or "tokens") in row else None
-        yield example or _of_text(row, columns, where, widened, left_out)
-    if widened:
-        tell(
-            f"{path}: {len(widened):,} spans begin or end inside a word, and were widened to whole words, each in one "
-            f"span only (the first: {widened[0]})"
-        )
-    if left_out:
-        tell(
-            f"{path}: {len(left_out):,} spans were left out, as each word of theirs is in a span before them "
-            f"(the first: {left_out[0]})"
-        )
+        example = _of_tokens(row, columns, where, notices) if (columns.token or "tokens") in row else None
+        yield example or _of_text(row, columns, where, notices)
 
 
-def _of_tokens(row: Mapping[str, Any], columns: TagColumns, where: str) -> TaggedExample:
+def _of_tokens(row: Mapping[str, Any], columns: TagColumns, where: str, notices: _Notices) -> TaggedExample:
     words = _names(row[columns.token or "tokens"], "tokens", where)
-    words = [columns.cleaned(word, where) for word in words]
+    words = [_cleaned(word, columns, where, notices) for word in words]
     if not columns.labelled:
         return TaggedExample.of_words(words, where)
     if not words:
@@ -220,9 +227,7 @@ def _of_tokens(row: Mapping[str, Any], columns: TagColumns, where: str) -> Tagge
     return TaggedExample.of_words(words, where, tags)
 
 
-def _of_text(
-    row: Mapping[str, Any], columns: TagColumns, where: str, widened: list[str], left_out: list[str]
-) -> TaggedExample:
+def _of_text(row: Mapping[str, Any], columns: TagColumns, where: str, notices: _Notices) -> TaggedExample:
     if columns.text not in row:
         fields = ", ".join(row)
         raise BertwrightError(
@@ -245,9 +250,9 @@ def _of_text(
         if not inside:
             raise BertwrightError(f"{where}: the span from {begin} to {end} holds no word")
         if not free:
-            left_out.append(f"{where}, {text[begin:end]!r}")
+            notices.add(_LEFT_OUT, where, text[begin:end])
         elif free != inside or (places[inside[0]][0], places[inside[-1]][1]) != _trimmed(text, begin, end):
-            widened.append(f"{where}, {text[begin:end]!r}")
+            notices.add(_WIDENED, where, text[begin:end])
         for number, n in enumerate(free):
             tags[n] = f"{'I' if number else 'B'}-{label}"
     return TaggedExample(text, places, where, tuple(tags))

@@ -30,6 +30,7 @@ _TITLES = {
     "accuracy": "accuracy", "f1_macro": "F1, macro", "matthews_correlation": "Matthews correlation", "roc_auc": "ROC AUC",
     "calibration_error": "calibration error",
 }  # fmt: skip
+_SHORT_TITLES = {"accuracy": "accuracy", "matthews_correlation": "Matthews", "f1_macro": "F1, macro", "f1": "F1"}
 
 
 def classes_report(metrics: dict[str, Any], title: str) -> Group:
@@ -45,7 +46,8 @@ def classes_report(metrics: dict[str, Any], title: str) -> Group:
         note = f"Every row is given the label {shortened(literal(only), NAME_COLUMNS)}: the model tells nothing apart."
         parts.insert(1, Text(note, style="bold red"))
     if metrics.get("per_source"):
-        parts += ["", per_source_table(metrics["per_source"])]
+        titles = {name: title for name, title in _SHORT_TITLES.items() if name in metrics}
+        parts += ["", per_source_table(metrics["per_source"], titles)]
     confusion = confusion_table(metrics)
     if confusion is None:
         left_out = f"The confusion matrix of {len(metrics['per_class']):,} classes is too wide to show."

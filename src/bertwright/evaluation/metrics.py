@@ -90,8 +90,6 @@ def _of_labels(formula: Callable[[_Tally], FloatArray]) -> Callable[[npt.ArrayLi
         true = _class_indices("true", true_B, num_classes)
         predicted = _class_indices("predicted", predicted_B, num_classes)
         _require_same_length(true, predicted)
-        if formula is _f1 and num_classes != 2:
-            raise BertwrightError(f"f1 is of the second of two classes, not of {num_classes}; use f1_macro")
         return float(formula(_Tally.of(_confusion(true, predicted, num_classes))))
 
     return metric
@@ -102,7 +100,8 @@ METRICS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike, int], float]] = {
 }
 """Scores by name, each ``(true_B, predicted_B, num_classes) -> float`` on class indices; training picks epochs by one.
 
-Raises BertwrightError for empty input, unequal lengths and indices outside ``0 .. num_classes - 1``.
+``f1`` is of the second class; :func:`metrics_of` has it only where there is one other. Raises BertwrightError for empty
+input, unequal lengths and indices outside ``0 .. num_classes - 1``.
 """
 
 

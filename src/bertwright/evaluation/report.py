@@ -65,9 +65,8 @@ def per_class_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def per_source_table(sources: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str] | None = None) -> Table:
-    """Return the scores of each source, in their order, by ``titles`` (default: those of a classifier)."""
-    titles = titles or {"accuracy": "accuracy", "matthews_correlation": "Matthews", "f1_macro": "F1, macro"}
+def per_source_table(sources: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> Table:
+    """Return the scores of each source, in their order, by ``titles``."""
     table = new_table("Sources", ["source", "examples", *titles.values()], ["left", *["right"] * (1 + len(titles))])
     for name, scores in sources.items():
         cells = [shown_score(scores[column]) for column in titles]
