@@ -34,6 +34,7 @@ def history(run: Run, kind: str = "step") -> list[float]:
 
 EVERYTHING: dict[str, Any] = {
     "reinit_layers": 1, "layer_decay": 0.7, "r_drop": 1.0, "label_smoothing": 0.1, "average": 0.8, "init_seed": 3,
+    "no_bias_correction": True,
 }  # fmt: skip
 
 

@@ -197,6 +197,7 @@ def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, s
         epsilon=recipe.adam_epsilon,
         clip=recipe.clip,
         average=recipe.average,
+        bias_correction=not recipe.no_bias_correction,
         part=partial(layer_rate, decay=recipe.layer_decay, layers=start.config.num_hidden_layers),
         scale_loss=machine.precision == "float16",
     )

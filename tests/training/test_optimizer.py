@@ -80,6 +80,35 @@ def test_equals_adamw_step_by_step(weight_decay: float, clip: float, scale: floa
             torch.testing.assert_close(got, wanted, rtol=2e-5, atol=2e-6, msg=f"{name} after step {step + 1}")
 
 
+def test_without_bias_correction_steps_are_those_of_the_first_release_also_after_a_restart() -> None:
+    model, parts = Small(), {"dense.weight": 0.5}
+    wanted = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+    moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in wanted.items()}
+
+    def begun(model: nn.Module) -> Optimizer:
+        part = lambda name: parts.get(name, 1.0)  # noqa: E731
+        return Optimizer(model, weight_decay=0.3, epsilon=1e-3, clip=0.0, bias_correction=False, part=part)
+
+    optimizer = begun(model)
+    for step in range(12):
+        if step == 5:
+            held = optimizer
+            optimizer = begun(model)
+            optimizer.restore(held.tensors(), held.values())
+        rate = 1e-2 * (1 - step / 20)
+        give_gradients([model], step)
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None
+            gradient, (first, second) = parameter.grad.double(), moments[name]
+            first.mul_(0.9).add_(gradient, alpha=0.1)
+            second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            update = first / (second.sqrt() + 1e-3) + (0.3 if decays(name, parameter) else 0.0) * wanted[name]
+            wanted[name] -= rate * parts.get(name, 1.0) * update
+        optimizer.step(rate)
+        for name, got in model.named_parameters():
+            torch.testing.assert_close(got.double(), wanted[name], rtol=2e-5, atol=2e-6, msg=f"{name} after {step + 1}")
+
+
 def test_a_step_drops_the_gradients() -> None:
     model = Small()
     optimizer = Optimizer(model, weight_decay=0.01, epsilon=1e-8, clip=1.0)

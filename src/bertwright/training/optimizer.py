@@ -45,6 +45,8 @@ def _all_of_it(name: str) -> float:
     return 1.0
 
 
+_BETA1 = 0.9  # decay of Adam's first moment
+
 # The rows of these that never occur stay outside while the others are trained.
 _WORDS = "embeddings.word_embeddings.weight"
 
@@ -58,6 +60,8 @@ class Optimizer:
         epsilon: Adam's.
         clip: longest gradient (L2 norm over all parameters); 0 for no limit.
         beta2: decay of Adam's second moment.
+        bias_correction: whether Adam's moments are divided by what they lack of their sums while they are young; BERT's
+            first release left that out.
         muon: update the encoder's matrices by Muon (Jordan et al. 2024), at AdamW's learning rate: its updates are
             scaled to the size of AdamW's (Liu et al. 2025).
         average: decay of a running average of the weights, which validation and the final model use; 0 for none. It
@@ -78,6 +82,7 @@ class Optimizer:
         epsilon: float,
         clip: float,
         beta2: float = 0.999,
+        bias_correction: bool = True,
         muon: bool = False,
         average: float = 0.0,
         part: Callable[[str], float] = _all_of_it,
@@ -88,6 +93,10 @@ class Optimizer:
             raise BertwrightError("nothing to train: every parameter is frozen")
         self.device = next(iter(self.parameters.values())).device
         self._weight_decay = weight_decay
+        self._epsilon = epsilon
+        self._betas = (_BETA1, beta2)
+        self._bias_correction = bias_correction
+        self._updates = 0
         self._clip = clip
         self.decay = 1.0
         self._sharded = any(isinstance(p, DTensor) for p in self.parameters.values())
@@ -95,7 +104,7 @@ class Optimizer:
         by_adam = {name: p for name, p in self.parameters.items() if name not in by_muon}
         self._part_of_words = part(_WORDS)
         self._optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(_groups(by_adam, weight_decay, part), betas=(0.9, beta2), eps=epsilon, fused=True)
+            torch.optim.AdamW(_groups(by_adam, weight_decay, part), betas=self._betas, eps=epsilon, fused=True)
         ]
         if by_muon:
             self._optimizers.append(torch.optim.Muon(_groups(by_muon, weight_decay, part), adjust_lr_fn="match_rms_adamw"))
@@ -154,9 +163,13 @@ class Optimizer:
         if math.isfinite(norm):
             if self._clip and norm > self._clip:
                 torch._foreach_mul_(gradients, self._clip / norm)
+            self._updates += 1
             for optimizer in self._optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["part"]
+            if not self._bias_correction:
+                self._undo_correction()
+            for optimizer in self._optimizers:
                 optimizer.step()
             self.decay *= 1 - rate * self._part_of_words * self._weight_decay
             if self._average:
@@ -166,6 +179,15 @@ class Optimizer:
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _undo_correction(self) -> None:
+        """Set rate, epsilon and decay so that torch's corrected AdamW makes the step of the uncorrected one."""
+        first, second = (1 - beta**self._updates for beta in self._betas)
+        larger = first / math.sqrt(second)
+        for group in self._optimizers[0].param_groups:
+            group["lr"] *= larger
+            group["eps"] = self._epsilon / math.sqrt(second)
+            group["weight_decay"] = group["decay"] / larger
 
     def _update_average(self) -> None:
         self._averaged += 1
@@ -250,6 +272,7 @@ class Optimizer:
                 else:
                     value = _like(parameter, moments[key])
                 self._of(parameter).state[parameter][kind] = value
+        self._updates = max((int(value) for key, value in moments.items() if key.endswith(":step")), default=0)
 
     def _of(self, parameter: Tensor) -> torch.optim.Optimizer:
         if len(self._optimizers) == 1:
@@ -267,7 +290,7 @@ def _groups(parameters: Mapping[str, nn.Parameter], weight_decay: float, part: C
     groups: dict[tuple[float, float], Group] = {}
     for name, parameter in parameters.items():
         decay, share = weight_decay if decays(name, parameter) else 0.0, part(name)
-        group = groups.setdefault((decay, share), {"params": [], "weight_decay": decay, "part": share})
+        group = groups.setdefault((decay, share), {"params": [], "weight_decay": decay, "decay": decay, "part": share})
         group["params"].append(parameter)
     return list(groups.values())
 

@@ -109,6 +109,9 @@ class Recipe(Options):
     schedule: str = option("linear", "Training", "Learning rate after warm-up.", choices=SCHEDULES)
     weight_decay: float = option(0.01, "Training", "Decoupled decay of matrices; never of biases and layer norms.", low=0)
     adam_epsilon: float = option(1e-8, "Training", "AdamW's epsilon.", above=0)
+    no_bias_correction: bool = option(
+        False, "Training", "Adam's first steps as in BERT's first release: too large for few rows."
+    )
     clip: float = option(1.0, "Training", "Longest gradient (L2 norm over all parameters); 0: no limit.", low=0)
     accumulate: int = option(1, "Training", "Batches whose gradients make one step.", low=1)
     dropout: float | None = option(
