@@ -149,11 +149,11 @@ def tasks() -> str:
         "bfloat16, one thread of 2 cores; mean ± standard deviation over seeds of the test score, the epoch chosen on",
         "validation. The Chinese ones start from random weights of config mini. The Trainer of transformers has the same",
         "checkpoint, rows, batch size and epochs, and else what its example scripts have by default; for its scores it has",
-        "products in bfloat16 and batches of like length too. Steps are timed in float32 on both sides, and there it pads",
-        "as the scripts do.",
+        "products in bfloat16 and batches of like length too. Where steps are timed, it pads as the scripts do, and both",
+        "sides compute in float32, then both in bfloat16.",
         "Empty cells are not measured yet. Files: `benchmarks/results/task_*.json`.",
         "",
-        "| data | measured by | seeds | bertwright | Trainer | a step is faster by |",
+        "| data | measured by | seeds | bertwright | Trainer | a step is faster by (float32 / bfloat16) |",
         "|---|---|---|---|---|---|",
     ]
     for name, (title, measures) in TASKS.items():
@@ -165,7 +165,7 @@ def tasks() -> str:
             found = [records.spread(held["over_seeds"]["test"][measure]) for measure in measures] if held else []
             cells.append(" / ".join(found))
         seeds = ", ".join(dict.fromkeys(str(len(held["seeds"])) for held in (ours, peer) if held))
-        ratio = f"{timed['ratio']:.1f} times" if timed else ""
+        ratio = " / ".join(f"{of['ratio']:.1f}" for of in timed.values()) + " times" if timed else ""
         lines.append(f"| {title} | {' / '.join(measures.values())} | {seeds} | {cells[0]} | {cells[1]} | {ratio} |")
     return "\n".join(lines)
 

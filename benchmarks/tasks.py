@@ -53,9 +53,10 @@ TASKS: dict[str, Options] = {
     "weibo_ner": {"data": "zh", "learning_rate": 3e-4, "epochs": 20} | CHINESE,
 }
 BESIDE_TRAINER = ("cola", "rte", "conll2003", "squad")
-PRECISION = "bfloat16"  # of scores, on both sides; times are taken in float32
-STEPS = {"bertwright": 40, "trainer": 12}
+PRECISION = "bfloat16"  # of scores, on both sides
+STEPS = {"bertwright": 40, "trainer": 12}  # that are timed
 WARM_UP = {"bertwright": 5, "trainer": 2}
+PRECISIONS = ("float32", "bfloat16")  # that are timed; the first is what both sides have by default on a CPU
 # Timed without tests, which are no part of training, and at the length that the example scripts cut texts to.
 TIMED: Options = {"test": None, "validation": None, "validation_fraction": 0.01}
 LENGTHS = {"cola": 128, "rte": 128}
@@ -110,7 +111,7 @@ def measured(
         if by == "bertwright":
             result = ours(options, seed, threads=threads, precision=precision, steps=steps, folder=folder)
         else:
-            result = trainers.trained(options, seed, threads=threads, steps=steps)
+            result = trainers.trained(options, seed, threads=threads, precision=precision, steps=steps)
     return result | {"peak_gflops": max(peak, matrix_product_peak()) if steps else None}
 
 
@@ -152,18 +153,22 @@ def over(seeds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def time_beside(task: str, arguments: argparse.Namespace) -> None:
-    """Both sides in turns: seconds of a step."""
-    rounds: dict[str, list[dict[str, Any]]] = {by: [] for by in STEPS}
+    """Both sides in turns, in each precision: seconds of a step."""
+    rounds: dict[str, dict[str, list[dict[str, Any]]]] = {p: {by: [] for by in STEPS} for p in PRECISIONS}
     for number in range(arguments.rounds):
-        for by, steps in STEPS.items():
-            result = apart(by, task, arguments.data, number, arguments.threads, "float32", steps)
-            step = statistics.fmean(result["times"][WARM_UP[by] :])
-            rounds[by].append({"seconds_a_step": step, "peak_gflops": result["peak_gflops"]})
-            print(f"round {number + 1} {task} {by:10} {step:.3f} s a step", flush=True)
-    medians = {by: statistics.median(one["seconds_a_step"] for one in ones) for by, ones in rounds.items()}
-    ratio = medians["trainer"] / medians["bertwright"]
-    print(f"{task}: {ratio:.1f} times", flush=True)
-    records.write(f"task_{task}_time", {"rounds": rounds, "seconds_a_step": medians, "ratio": ratio})
+        for precision, sides in rounds.items():
+            for by, steps in STEPS.items():
+                result = apart(by, task, arguments.data, number, arguments.threads, precision, steps)
+                step = statistics.fmean(result["times"][WARM_UP[by] :])
+                sides[by].append({"seconds_a_step": step, "peak_gflops": result["peak_gflops"]})
+                print(f"round {number + 1} {task} {precision} {by:10} {step:.3f} s a step", flush=True)
+    found = {}
+    for precision, sides in rounds.items():
+        medians = {by: statistics.median(one["seconds_a_step"] for one in ones) for by, ones in sides.items()}
+        ratio = medians["trainer"] / medians["bertwright"]
+        found[precision] = {"rounds": sides, "seconds_a_step": medians, "ratio": ratio}
+        print(f"{task}, {precision}: {ratio:.1f} times", flush=True)
+    records.write(f"task_{task}_time", found)
 
 
 def table() -> str:

@@ -3,8 +3,7 @@
 Both train on the same sequences from the same checkpoint, for as many epochs, with the same batch size. All else is as the
 example scripts of transformers have it by default: 5e-5, falling to 0 without warm-up, no weight decay; texts and
 questions padded to the longest length that is allowed, words to the longest of their batch. Scores, for which time does
-not count, are taken as this project's are: products in bfloat16, rows of like length in one batch (the Trainer's own
-options), padded to the longest of it. What comes out is a model directory that ``bertwright.load`` opens and judges, so
+not count, are taken from rows of like length in one batch (the Trainer's own option), padded to the longest of it. What comes out is a model directory that ``bertwright.load`` opens and judges, so
 that both are measured alike; the last epoch counts, as in the scripts, where this project keeps the best.
 """
 
@@ -82,7 +81,7 @@ def collated(pad_id: int, fixed: int | None) -> Callable[[list[Row]], dict[str, 
     return collate
 
 
-def trained(options: dict[str, Any], seed: int, *, threads: int, steps: int | None) -> dict[str, Any]:
+def trained(options: dict[str, Any], seed: int, *, threads: int, precision: str, steps: int | None) -> dict[str, Any]:
     """Fine-tune by the Trainer and measure; with ``steps``, only time so many of them, as the example scripts run."""
     import transformers
     from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -111,7 +110,7 @@ def trained(options: dict[str, Any], seed: int, *, threads: int, steps: int | No
         arguments = TrainingArguments(
             output_dir=folder, num_train_epochs=recipe.epochs, max_steps=steps or -1, seed=seed, use_cpu=True,
             per_device_train_batch_size=recipe.batch_size, remove_unused_columns=False, save_strategy="no", report_to=[],
-            disable_tqdm=True, dataloader_pin_memory=False, bf16=not steps,
+            disable_tqdm=True, dataloader_pin_memory=False, bf16=precision == "bfloat16",
             train_sampling_strategy="random" if steps else "group_by_length",
         )  # fmt: skip
         Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[Clock()]).train()

@@ -131,6 +131,8 @@ def plot_matthews_per_batch(values: Sequence[float], total: float, path: str | o
     axes = figure.add_subplot()
     axes.bar(range(1, len(values) + 1), values, width=0.8 if len(values) <= 200 else 1.0, color=BLUE)
     axes.axhline(0, color="black", linewidth=0.8)
+    flat = [number for number, value in enumerate(values, 1) if value == 0]
+    axes.plot(flat, [0.0] * len(flat), "o", color=BLUE, markersize=4)  # a bar without height would not be seen
     axes.axhline(total, color=VERMILION, linestyle="--", linewidth=1.5, label=f"all examples: {total:.3f}")
     axes.set(xlim=(0.4, len(values) + 0.6), ylim=(min(0.0, *values, total) * 1.08, 1.05))
     whole_numbers(axes.xaxis)
