@@ -3,8 +3,9 @@
 Both train on the same sequences from the same checkpoint, for as many epochs, with the same batch size. All else is as the
 example scripts of transformers have it by default: 5e-5, falling to 0 without warm-up, no weight decay; texts and
 questions padded to the longest length that is allowed, words to the longest of their batch. Scores, for which time does
-not count, are taken from rows of like length in one batch (the Trainer's own option), padded to the longest of it. What comes out is a model directory that ``bertwright.load`` opens and judges, so
-that both are measured alike; the last epoch counts, as in the scripts, where this project keeps the best.
+not count, are taken from rows of like length in one batch (the Trainer's own option), padded to the longest of it. What
+comes out is a model directory that ``bertwright.load`` opens and judges, so that both are measured alike; the last epoch
+counts, as in the scripts, where this project keeps the best.
 """
 
 from __future__ import annotations

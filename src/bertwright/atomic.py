@@ -105,20 +105,8 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     Raises:
         BertwrightError: The disk is full or cannot be written; the old file is as it was.
     """
-    path = Path(path).resolve()
-    with _one_line(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh, _ = siblings(path)
-        try:
-            with fresh.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-        _sync(path.parent)
+    with atomic_binary_stream(path) as file:
+        file.write(data)
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
@@ -150,7 +138,8 @@ def _stream(path: str | Path, open_fresh: Callable[[Path], _File]) -> Iterator[_
             yield file
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+        with _one_line(path):
+            fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise

@@ -130,9 +130,7 @@ def _column_sentences(path: Path, columns: TagColumns, notices: _Notices) -> Ite
         )
 
 
-def _word_lines(
-    path: Path, columns: TagColumns, notices: _Notices
-) -> Iterator[tuple[int, tuple[str, str] | None]]:
+def _word_lines(path: Path, columns: TagColumns, notices: _Notices) -> Iterator[tuple[int, tuple[str, str] | None]]:
     """Yield (line number, word and tag), and None in their place between sentences and at the end."""
     universal = path.suffix.lower() == _UNIVERSAL
     separator = "\t" if universal else None if columns.delimiter is None else separator_of(columns.delimiter)
