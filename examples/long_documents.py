@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def main() -> None:
         (arguments.out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
     for name, stride in (("cut", None), ("windows", arguments.stride)):
+        began = time.perf_counter()
         run = bw.finetune(
             model=arguments.model,
             train=str(arguments.out / "train.jsonl"),
@@ -82,9 +84,9 @@ def main() -> None:
             out=str(arguments.out / name),
             overwrite=True,
         )
-        accuracy, seconds = run.metrics["test"]["accuracy"], run.metrics["training"]["seconds"]
+        accuracy, seconds = run.metrics["test"]["accuracy"], time.perf_counter() - began
         sizes = f"{len(splits['test'])} documents, {len(splits['train'])} to train on"
-        print(f"{name}: accuracy {accuracy:.3f} on {sizes}; trained in {seconds:.0f} s")
+        print(f"{name}: accuracy {accuracy:.3f} on {sizes}; read, trained and judged in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import json
 import re
 from pathlib import Path
 
+from rich.console import Console
+
 import bertwright as bw
 
 OWN_TEST = Path(__file__).with_name("intent_words_test.jsonl")
@@ -58,8 +60,7 @@ def main() -> None:
         out=arguments.out,
     )
     for name, metrics in (("official", run.metrics["test"]), ("own", run.model.evaluate(OWN_TEST).metrics)):
-        scores = ", ".join(f"{title} {metrics[score]:.3f}" for score, title in run.model.task.METRICS.items())
-        print(f"{name} test rows ({metrics['examples']:,}): {scores}")
+        Console().print(run.model.task.report(metrics, f"{name} test rows"), "")
     for answer in run.model.predict(["My card was stolen, please send a new one", "What will the weather be like?"]):
         print(answer["text"], "->", ", ".join(answer["predicted"]) or "no label")
 
