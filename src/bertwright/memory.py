@@ -58,28 +58,26 @@ class FreedMemory:
     It begins by giving back what an earlier run has left.
     """
 
-    SETTLED = 20  # steps, after which all sizes have occurred
+    FEW = 3  # steps after free memory was given back: what they hold is what steps need
     APART = 10  # seconds from one time to the next, as each costs the page faults of a step
     GROWTH = 1.25
     LITTLE = 256 << 20  # bytes
 
     def __init__(self) -> None:
-        self._step = 0
+        self._steps = 0  # since memory was given back
         self._last = -math.inf
-        self._usual = 0
+        self._needed = 0
         give_back()
 
     def after_step(self) -> None:
-        """Give back what is free if more is held than GROWTH times what it was at first, and LITTLE."""
-        self._step += 1
+        """Give back what is free if more is held than GROWTH times what steps need, and LITTLE."""
+        self._steps += 1
         held = resident()
-        if self._step <= self.SETTLED:
-            self._usual = max(self._usual, held)
-        elif held > self.GROWTH * self._usual + self.LITTLE and time.monotonic() > self._last + self.APART:
+        if self._steps <= self.FEW:
+            self._needed = max(self._needed, held)
+        elif held > self.GROWTH * self._needed + self.LITTLE and time.monotonic() > self._last + self.APART:
             give_back()
-            self._last = time.monotonic()
-            if resident() > 0.9 * held:  # it is in use: later steps need more
-                self._usual = held
+            self._last, self._steps = time.monotonic(), 0
 
 
 def resident() -> int:
