@@ -175,6 +175,7 @@ def test_parts_of_the_questions_add_up(tmp_path: Path) -> None:
     printed = console.file.getvalue()
     for line in ("no-answer threshold none: it always answers; the best for these", "unanswerable", "who", "3-4"):
         assert line in printed
+    assert printed.count('always "no answer": 0.250') == 2  # the score of both measures
     assert max(map(len, printed.splitlines())) <= 80
 
     plot_answers(metrics, tmp_path / "answers.png")

@@ -170,7 +170,11 @@ def question_word(question: str) -> str:
 
 def answers_report(metrics: Mapping[str, Any], title: str) -> RenderableType:
     """Scores, and those of parts of the questions, as tables for a terminal of 80 columns."""
-    parts: list[RenderableType] = [scores_table(metrics, TITLES, title)]
+    notes = {}
+    if "unanswerable" in metrics:
+        share = metrics["unanswerable"]["examples"] / metrics["examples"]
+        notes = dict.fromkeys(TITLES, f'always "no answer": {share:.3f}')
+    parts: list[RenderableType] = [scores_table(metrics, TITLES, title, notes)]
     if "threshold" in metrics:
         threshold, better, best = (metrics[name] for name in ("threshold", "best_threshold", "best_f1"))
         shown = "none: it always answers" if threshold is None else f"{threshold:.2f}"
