@@ -335,6 +335,12 @@ def test_of_several_seeds_the_best_is_kept_and_all_are_reported(fit: Fit, tmp_pa
         assert spread["standard_deviation"] == pytest.approx(statistics.stdev(accuracies))
 
 
+def test_the_losses_of_seeds_are_those_of_reports_whatever_the_class_weights(fit: Fit) -> None:
+    run = fit(seeds=2, epochs=1, class_weights="0=5")
+    kept = next(summary for summary in run.metrics["seeds"] if summary["seed"] == run.metrics["seed"])
+    assert kept["validation"]["loss"] == run.metrics["validation"]["loss"]
+
+
 # ------------------------------------------------------------------------------------------------- where a run starts from
 
 
@@ -399,6 +405,13 @@ def test_a_size_without_segments_takes_no_pairs(tiny_dir: Path, tmp_path: Path) 
     options: dict[str, Any] = {"train": train, "pair": "pair", "config": tmp_path / "config.json", "tokenizer": tiny_dir}
     with pytest.raises(BertwrightError, match="type_vocab_size is 1; pairs need 2"):
         finetune(out=tmp_path / "o", console=QUIET, **options)
+    alone = options | {"pair": None}
+    model = finetune(QUICK, out=tmp_path / "m", console=QUIET, epochs=1, **alone).model
+    model.recipe = dataclasses.replace(model.recipe, train=None)  # as a model from elsewhere, which may take pairs
+    with pytest.raises(BertwrightError, match="type_vocab_size is 1; pairs need 2"):
+        model.predict(["a"], ["b"])
+    with pytest.raises(BertwrightError, match=r"evaluate takes a file, or rows as read\(\) gives them, not 'a'"):
+        model.evaluate(["a", "b"])
 
 
 def test_a_size_that_changed_is_no_resume(tiny_dir: Path, tmp_path: Path) -> None:

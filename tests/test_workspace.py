@@ -174,6 +174,27 @@ def test_a_run_of_several_seeds_goes_on_where_it_was_stopped(
     assert not (tmp_path / "run.training").exists()
 
 
+@pytest.mark.parametrize("changed", [{"epochs": 3}, {"learning_rate": 1e-3}])
+def test_seeds_that_are_finished_are_not_joined_by_others_of_another_length_or_rate(
+    fit: Fit, at_step: Any, changed: dict[str, Any]
+) -> None:
+    at_step(20, interrupt)
+    assert fit(seeds=3).interrupted
+    with pytest.raises(BertwrightError, match=r"--resume: --\w+.* is .*, but seeds are finished that had .*; leave it out"):
+        fit(seeds=3, resume=True, **changed)
+    with pytest.warns(BertwrightWarning, match="--seeds is 4 from here on"):
+        assert len(fit(seeds=4, resume=True).metrics["seeds"]) == 4
+
+
+def test_other_test_rows_are_another_run(fit: Fit, at_step: Any, tmp_path: Path) -> None:
+    test = write_tsv(tmp_path / "test.tsv", rows(20, seed=1))
+    at_step(20, interrupt)
+    assert fit(seeds=3, test=test).interrupted
+    write_tsv(test, rows(21, seed=1))
+    with pytest.raises(BertwrightError, match="rows"):
+        fit(seeds=3, test=test, resume=True)
+
+
 def test_a_second_signal_ends_it_at_once(fit: Fit, at_step: Any, tmp_path: Path) -> None:
     def twice() -> None:
         interrupt()

@@ -258,7 +258,7 @@ def _objective(materials: Materials, model: Headed, epochs: Epochs, console: Con
 
     rows_read = int(table.read_starts[-1] + aside.table.read_starts[-1])
     frozen = model.frozen > len(model.encoder.layer)
-    features = rows_read * model.config.hidden_size * 4
+    features = rows_read * model.config.hidden_size * 12  # at the worst: as float64, and as float32 beside it
     if frozen and features >= _FEATURES_AT_MOST:
         tell(f"what the frozen encoder gives would take {features / 2**30:.1f} GiB: it is computed anew in each epoch")
     if frozen and features < _FEATURES_AT_MOST:
@@ -353,9 +353,15 @@ def _summary(materials: Materials, trained: Trained, outcome: Outcome, seed: int
     }
     for split in materials.tests:
         task, inputs, outputs = trained.model.task, split.inputs, trained.outputs(split)
-        loss = task.example_loss(inputs, task.class_weights("none", None))
-        summary[split.name] = {"loss": loss.mean(outputs), **task.scores(outputs, inputs)}
+        summary[split.name] = {"loss": _plain_loss(trained, split), **task.scores(outputs, inputs)}
+    if materials.recipe.class_weights != "none":  # by which the loss that picks an epoch is weighted, but no report's
+        summary["validation"]["loss"] = _plain_loss(trained, materials.validation)
     return summary
+
+
+def _plain_loss(trained: Trained, split: Split) -> float:
+    task = trained.model.task
+    return task.example_loss(split.inputs, task.class_weights("none", None)).mean(trained.outputs(split))
 
 
 def _judge(

@@ -53,7 +53,7 @@ class Materials:
         for name in sorted(self.start.tensors):
             yield name.encode()
             yield self.start.tensors[name].flatten().view(torch.uint8).numpy().tobytes()
-        for part in (self.train.inputs, self.validation.inputs):
+        for part in (self.train.inputs, self.validation.inputs, *(split.inputs for split in self.tests)):
             yield part.table.input_ids.tobytes()
             yield part.table.lengths.tobytes()
             yield json.dumps([row.answer for row in part.examples]).encode()
@@ -87,7 +87,7 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
         validation, rows = [rows[i] for i in aside], [rows[i] for i in inside]
         say(
             f"{len(rows):,} training rows; {len(validation):,} set aside for validation "
-            f"({recipe.validation_fraction:.0%} {how}, seed {recipe.split_seed})"
+            f"({len(aside) / (len(inside) + len(aside)):.0%} {how}, seed {recipe.split_seed})"
         )
     tests = {name: read(source) for name, source in recipe.test_sets().items()}
     for part in (rows, validation, *tests.values()):
@@ -98,8 +98,7 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     def split(name: str, examples: Sequence[Any]) -> Split:
         inputs = task.encode(start.tokenizer, examples, recipe)
         inputs.tell_cut(f"{name} rows", recipe.max_length)
-        if int(inputs.table.token_type_ids.max(initial=0)) >= start.config.type_vocab_size:
-            raise BertwrightError(f"{start.origin}: type_vocab_size is {start.config.type_vocab_size}; pairs need 2")
+        inputs.check_segments(start.config.type_vocab_size, start.origin)
         return Split(name, inputs)
 
     training = split("training", rows)

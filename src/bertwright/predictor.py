@@ -101,7 +101,9 @@ class Predictor:
 
     def encode(self, examples: Sequence[Any]) -> Inputs:
         """Tokenize examples, none longer than the recipe's ``max_length``."""
-        return self.task.encode(self.tokenizer, examples, self.recipe)
+        inputs = self.task.encode(self.tokenizer, examples, self.recipe)
+        inputs.check_segments(self.model.config.type_vocab_size, str(self.directory or "the model"))
+        return inputs
 
     def outputs(self, inputs: Inputs, progress: Progress = silent) -> npt.NDArray[np.float64]:
         """Return what the head gives for encoded examples: a row for each token that it reads, in their order."""
@@ -192,6 +194,9 @@ class Predictor:
             name = "rows"
         if not data:
             raise BertwrightError("evaluate: there are no rows to judge by; give at least one")
+        for row in data:
+            if not hasattr(row, "where"):
+                raise BertwrightError(f"evaluate takes a file, or rows as read() gives them, not {row!r:.60}")
         chosen_metric(self.task, metric or self.recipe.metric)
         self.task.check(data, self.recipe, labelled=True)  # before any arithmetic, so that a wrong label is told at once
         inputs = self.encode(data)

@@ -117,6 +117,11 @@ class Workspace:
         recipe = kind.of(dataclasses.asdict(began), given)
         for name in (f.name for f in dataclasses.fields(kind) if f.name not in kind.FREE):
             before, now = getattr(began, name), getattr(recipe, name)
+            if before != now and name in kind.MAY_CHANGE - kind.OF_SEEDS and any(self.folder.glob(f"*/{FINISHED}")):
+                raise BertwrightError(
+                    f"--resume: {flag(name)} is {now!r}, but seeds are finished that had {before!r}; leave it out, or begin "
+                    "anew with --overwrite"
+                )
             if before != now and name not in kind.MAY_CHANGE:
                 raise BertwrightError(
                     f"--resume: {flag(name)} is {now!r}, but the run began with {before!r}; "

@@ -174,6 +174,22 @@ def test_tokens_and_tags(tmp_path: Path) -> None:
     assert read_json(path, {"tokens": []}, {"text": ""}, labelled=False) == [(f"{path}:1", [], []), (f"{path}:2", [], [])]
 
 
+def test_lines_without_a_word_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"tokens": [], "tags": []}, {"tokens": ["a"], "tags": ["O"]}, {"text": " ", "spans": []}]
+    with pytest.warns(BertwrightWarning) as told:
+        assert read_json(path, *rows) == [(f"{path}:2", ["a"], ["O"])]
+    assert [str(one.message) for one in told] == [f"{path}: 2 lines without a word were left out (the first: {path}:1, '')"]
+
+
+def test_what_has_no_effect_on_the_words_of_a_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with pytest.warns(BertwrightWarning, match="1 texts with spans are cut into words as they stand: --drop-from-token has"):
+        read_json(path, {"text": "a1 b", "spans": []}, drop="1$")
+    with pytest.warns(BertwrightWarning, match="--delimiter has no effect on CoNLL-U, whose columns are separated by tabs"):
+        read(tmp_path / "a.conllu", "1\ta\ta\tNOUN\n\n", delimiter=",")
+
+
 def test_character_spans_become_tags_of_words(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     text = "Angela Merkel's trip to New York, 李开复。"
@@ -250,10 +266,8 @@ def test_line_ends_of_old_macs_are_refused(tmp_path: Path) -> None:
         ({"tokens": ["a"], "tags": [3]}, "number 1 of the tags is 3, not a text; write the names of tags, not their num"),
         ({"tokens": ["a", ""], "tags": ["O", "O"]}, "number 2 of the tokens is '', not a text"),
         ({"tokens": "a b", "tags": ["O"]}, "the tokens are 'a b', not a list"),
-        ({"tokens": [], "tags": []}, "there are no tokens; leave the line out"),
         ({"word": ["a"]}, "neither 'tokens', a list of words, nor 'text', a text; see --token-column and --text (fields:"),
         ({"text": 3, "spans": []}, "'text' is 3, not a text"),
-        ({"text": " ", "spans": []}, "the text has no words; leave the line out"),
         ({"text": "a"}, "no field 'spans' for --tag-column (fields: text)"),
         ({"text": "a b", "spans": [{"start": 1, "end": 2, "label": "X"}]}, "the span from 1 to 2 holds no word"),
         ({"text": "a", "spans": [{"start": 0, "end": 2, "label": "X"}]}, "a span from 0 to 2 is not in a text of 1 char"),

@@ -115,3 +115,11 @@ def test_no_separator_and_no_rows_are_refused(tmp_path: Path) -> None:
     path = write_tsv(tmp_path / "rows.tsv", [])
     assert error(path, Columns()) == "{file}: the file has no rows; is it the right one?"
     assert error(path, Columns(), "").startswith("--label-separator is empty")
+
+
+def test_a_list_that_was_written_into_a_table_is_no_label(tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "rows.tsv", [("a", "x,y"), ("b", "['sports', 'politics']")])
+    assert error(path, Columns()) == (
+        "{file}:3: the labels (column 'label') are \"['sports', 'politics']\", a list written into a table; write them with "
+        "',' between, or the rows as JSON lines or Parquet"
+    )

@@ -25,7 +25,7 @@ def test_every_row_is_on_one_side_in_its_order_and_every_label_keeps_its_share(
     taken = Counter(labels[row] for row in aside)
     for label, count in Counter(labels).items():
         assert taken[label] < count, "a label must stay in training"
-        assert taken[label] == count - 1 or abs(taken[label] - fraction * count) < 1
+        assert taken[label] == count - 1 or abs(taken[label] - fraction * count) <= 1
 
 
 @given(st.lists(st.sampled_from("ab"), min_size=40, max_size=300), st.floats(0.05, 0.5), seeds)
@@ -84,3 +84,16 @@ def test_groups_stay_together_and_no_side_is_empty_where_there_are_two(
 def test_many_small_groups_give_about_the_wanted_fraction(count: int, fraction: float, seed: int) -> None:
     _, aside = grouped_split([row // 3 for row in range(count)], fraction, seed)
     assert abs(len(aside) - fraction * count) <= 2
+
+
+@given(seeds)
+def test_a_group_that_is_most_of_all_rows_stays_in_training(seed: int) -> None:
+    groups = ["large"] * 50 + ["b"] * 3 + ["c"] * 2
+    training, aside = grouped_split(groups, 0.1, seed)
+    assert {"large"} <= {groups[row] for row in training}
+    assert 2 <= len(aside) <= 5
+
+
+def test_where_every_group_is_too_large_the_smallest_is_set_aside() -> None:
+    groups = ["a"] * 40 + ["b"] * 30 + ["c"] * 50
+    assert all(grouped_split(groups, 0.1, seed)[1] == list(range(40, 70)) for seed in range(10))

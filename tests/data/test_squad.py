@@ -74,8 +74,7 @@ def test_json_lines_of_three_kinds_say_the_same(tmp_path: Path) -> None:
     assert (first.id, second.id) == ("a", "7")
     assert first.where.endswith("q.jsonl:1")
     assert third.is_impossible
-    with pytest.warns(BertwrightWarning, match="1 were found elsewhere"):
-        (found,) = read_questions(written(tmp_path, json.dumps(bare), "bare.jsonl"), labelled=True)
+    (found,) = read(written(tmp_path, json.dumps(bare), "bare.jsonl"))
     assert found.answers == (Answer("dog", (28, 31)),)
     assert found.id is None
 
@@ -107,12 +106,11 @@ def test_every_answer_of_any_text_that_stands_where_it_says_is_taken_as_it_is(
     ("text", "start", "place"),
     [
         ("dog", 30, (28, 31)),  # once in the context
-        ("dog", -1, (28, 31)),
-        ("dog", None, (28, 31)),
         ("sat on the log", 32, (32, 47)),  # with other white space
         (" cat ", 3, (3, 8)),  # as it stands
         ("cat  ", 4, (4, 7)),
-        ("sat", 9, None),  # twice, and both near
+        ("sat", 9, (8, 11)),  # twice, and both near
+        ("sat", 20, None),  # twice, and both as near
         ("cow", 4, None),
         ("DOG", 28, None),
     ],
@@ -128,6 +126,20 @@ def test_an_answer_out_of_place_is_found_once_or_not_at_all_and_told(
     with pytest.warns(BertwrightWarning, match=f"1 answers do not stand where answer_start says: {counted}"):
         (example,) = read_questions(file, labelled=True)
     assert example.answers == (Answer(text, place),)
+
+
+@pytest.mark.parametrize("start", [None, -1])
+@pytest.mark.parametrize(("text", "place"), [("dog", (28, 31)), ("sat", None), ("cow", None)])
+def test_an_answer_without_a_place_has_the_only_one_that_there_is(
+    tmp_path: Path, start: int | None, text: str, place: tuple[int, int] | None
+) -> None:
+    file = written(tmp_path, squad(question("a", (text, start))))
+    if place:
+        assert read(file)[0].answers == (Answer(text, place),)
+        return
+    with pytest.warns(BertwrightWarning, match="1 answers without answer_start stand nowhere in their context, or more"):
+        (example,) = read_questions(file, labelled=True)
+    assert example.answers == (Answer(text, None),)
 
 
 def test_of_two_places_the_one_nearby_is_taken(tmp_path: Path) -> None:
@@ -182,7 +194,8 @@ def test_a_byte_order_mark_and_line_breaks_of_any_kind_are_no_matter(tmp_path: P
         ({"data": [{"paragraphs": [{"qas": []}]}]}, ": data[0].paragraphs[0]: the context is missing"),
         ('{"data": [\n{]}', ":2: not JSON: "),
         ('{"id": 1}\n{"id": 2}', ":2: not JSON: Extra data; a question a line is JSON lines: rename it to .jsonl"),
-        ("[" * 100_000, ": not SQuAD's JSON: it is nested too deeply"),
+        ("[" * 100_000, ": not SQuAD's JSON: a number is too long, or it is nested too deeply"),
+        ('{"data": ' + "1" * 5000 + "}", ": not SQuAD's JSON: a number is too long, or it is nested too deeply"),
         (json.dumps(squad(question("a", ("cat", 4)), context="half \ud800")), "the context holds an escape of half a char"),
     ],
 )  # fmt: skip

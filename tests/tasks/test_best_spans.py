@@ -117,3 +117,11 @@ def test_no_answer_scores_lowest_where_some_window_is_sure_of_an_answer(tokenize
     count = int(inputs.starts[1])
     assert count > 1
     assert no_answer_scores(outputs, inputs).tolist() == [firsts[:count].min(), firsts[count]]
+
+
+def test_a_longest_answer_beyond_all_windows_takes_no_more_than_they_hold(tokenizer: Tokenizer) -> None:
+    inputs = encode(tokenizer, [("what", "the cat sat on the mat")])
+    outputs = scores(inputs, 0, coarse=False)
+    found, wanted = (best_spans(outputs, inputs, longest=longest, count=5) for longest in (10**9, 40))
+    assert found.score_K.tolist() == wanted.score_K.tolist()
+    assert found.last_K.tolist() == wanted.last_K.tolist()

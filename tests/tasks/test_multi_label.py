@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import random
@@ -68,6 +69,14 @@ def test_labels_come_from_the_rows_in_order_or_from_the_columns() -> None:
     named = MultiLabel.learn(inputs("cb", "").examples, Recipe(labels=("c", "x", "b")))
     assert named.labels == ("c", "x", "b")
     assert named.targets(inputs("b", "cb").examples).tolist() == [[False, False, True], [True, False, True]]
+
+
+def test_the_report_says_which_labels_the_mean_leaves_out() -> None:
+    page = Console(width=80, record=True, file=io.StringIO())
+    logits_BC = np.array([[5.0, -5, -5], [-5, 5, -5]])
+    task = MultiLabel(("a", "b", "c"))
+    page.print(task.report(task.measure(logits_BC, inputs("a", "b"), "f1_micro"), "title"))
+    assert "the mean leaves out 1 of 3 labels, in neither the truth nor" in " ".join(page.export_text().split())
 
 
 def test_no_label_at_all_is_refused() -> None:

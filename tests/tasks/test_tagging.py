@@ -319,7 +319,6 @@ def test_plain_tags_have_a_row_for_each_word() -> None:
         ("[1] see", ["[", "1", "]", "see"]),
         ('["a b", "c"]', ["a b", "c"]),
         ('["a", 1]', ["[", '"', "a", '"', ",", "1", "]"]),
-        ('["a", ""]', ["[", '"', "a", '"', ",", '""', "]"]),
         ('["\\ud800"]', ["[", '"', "\\", "ud800", '"', "]"]),
         ("[]", []),
         (["x", "y"], ["x", "y"]),
@@ -336,6 +335,7 @@ def test_a_text_or_a_list_of_words_is_taken(text: Any, words: list[str]) -> None
         (3, None, "text 1 is 3, a int, not a string or a list of words"),
         (["a", 3], None, "text 1: word 2 is 3, not a string with a character in it"),
         (["a", ""], None, "text 1: word 2 is '', not a string with a character in it"),
+        ('["a", ""]', None, "text 1: word 2 is '', not a string with a character in it"),
         ("a", "b", "text 1 has 'b' beside it; words are tagged in single texts"),
     ],
 )
@@ -525,3 +525,22 @@ def test_weibo_runs_from_random_weights(shared: Path, tmp_path: Path) -> None:
     assert done.metrics["validation"]["examples"] == 27
     (answer,) = done.model.predict("我在北京。")
     assert answer["tokens"] == ["我", "在", "北", "京", "。"]
+
+
+def test_sentences_without_tags_are_not_measured(model: Predictor) -> None:
+    with pytest.raises(BertwrightError, match="text 1: there are no tags to measure by; give each word its own"):
+        model.evaluate(model.examples(["ab cd"]))
+
+
+def test_a_list_with_an_empty_word_does_not_end_a_stream(model: Predictor) -> None:
+    lines = b'["Anna", "Berlin"]\n["Anna", ""]\nBerlin\n'
+    records = list(model.predict_rows(model.read_stream(io.BytesIO(lines), "stream")))
+    assert [record["predicted"] is None for record in records] == [False, True, False]
+    assert "word 2 is ''" in records[1]["skipped"]
+
+
+@pytest.mark.parametrize("damage", [{"tag_scheme": ["IOB2"]}, {"tag_scheme": 3}])
+def test_a_scheme_that_is_no_name_is_one_line(damage: dict[str, Any]) -> None:
+    config = {"id2label": {"0": "O", "1": "B-X", "2": "I-X"}} | damage
+    with pytest.raises(BertwrightError, match=r"c\.json: tag_scheme is .*, not the name of a scheme; leave it out"):
+        Tagging.from_config(config, "c.json")

@@ -5,6 +5,7 @@ Every problem names its file and line. Nothing is skipped: what cannot be read e
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from collections import Counter
@@ -61,6 +62,8 @@ class _Notices:
 
 
 _WIDENED = "spans begin or end inside a word, and were widened to whole words, each in one span only"
+_NO_WORDS = "lines without a word were left out"
+_RAW = "texts with spans are cut into words as they stand: --drop-from-token has no effect on them"
 _LEFT_OUT = "spans were left out, as each word of theirs is in a span before them"
 
 
@@ -133,6 +136,8 @@ def _column_sentences(path: Path, columns: TagColumns, notices: _Notices) -> Ite
 def _word_lines(path: Path, columns: TagColumns, notices: _Notices) -> Iterator[tuple[int, tuple[str, str] | None]]:
     """Yield (line number, word and tag), and None in their place between sentences and at the end."""
     universal = path.suffix.lower() == _UNIVERSAL
+    if universal and columns.delimiter is not None:
+        tell(f"{path}: --delimiter has no effect on CoNLL-U, whose columns are separated by tabs")
     separator = "\t" if universal else None if columns.delimiter is None else separator_of(columns.delimiter)
     token_place, tag_place, width, number = 0, 0, 0, 0
     with opening(path) as file:
@@ -208,8 +213,12 @@ def _place(given: str | None, option: str, default: int, names: Sequence[str], w
 
 def _object_sentences(path: Path, columns: TagColumns, notices: _Notices) -> Iterator[TaggedExample]:
     for where, row in read_objects(path):
-        example = _of_tokens(row, columns, where, notices) if (columns.token or "tokens") in row else None
-        yield example or _of_text(row, columns, where, notices)
+        read = _of_tokens if (columns.token or "tokens") in row else _of_text
+        example = read(row, columns, where, notices)
+        if example.places or not columns.labelled:
+            yield example
+        else:
+            notices.add(_NO_WORDS, where, example.text)
 
 
 def _of_tokens(row: Mapping[str, Any], columns: TagColumns, where: str, notices: _Notices) -> TaggedExample:
@@ -217,8 +226,6 @@ def _of_tokens(row: Mapping[str, Any], columns: TagColumns, where: str, notices:
     words = [_cleaned(word, columns, where, notices) for word in words]
     if not columns.labelled:
         return TaggedExample.of_words(words, where)
-    if not words:
-        raise BertwrightError(f"{where}: there are no tokens; leave the line out")
     tags = _names(_field(row, columns.tag or "tags", where), "tags", where)
     if len(tags) != len(words):
         raise BertwrightError(f"{where}: {len(words)} tokens but {len(tags)} tags; each token needs its own")
@@ -238,18 +245,19 @@ def _of_text(row: Mapping[str, Any], columns: TagColumns, where: str, notices: _
     places = words_of(text)
     if not columns.labelled:
         return TaggedExample(text, places, where)
-    if not places:
-        raise BertwrightError(f"{where}: the text has no words; leave the line out")
+    if columns.drop is not None:
+        notices.add(_RAW, where, text[:20])
     spans = _spans(_field(row, columns.tag or "spans", where), text, where)
     tags = [OUTSIDE] * len(places)
+    begins, ends = [begin for begin, _ in places], [end for _, end in places]
     for begin, end, label in spans:
-        inside = [n for n, (first, last) in enumerate(places) if first < end and begin < last]
+        inside = range(bisect.bisect_right(ends, begin), bisect.bisect_left(begins, end))
         free = [n for n in inside if tags[n] == OUTSIDE]
         if not inside:
             raise BertwrightError(f"{where}: the span from {begin} to {end} holds no word")
         if not free:
             notices.add(_LEFT_OUT, where, text[begin:end])
-        elif free != inside or (places[inside[0]][0], places[inside[-1]][1]) != _trimmed(text, begin, end):
+        elif len(free) < len(inside) or (places[inside[0]][0], places[inside[-1]][1]) != _trimmed(text, begin, end):
             notices.add(_WIDENED, where, text[begin:end])
         for number, n in enumerate(free):
             tags[n] = f"{'I' if number else 'B'}-{label}"

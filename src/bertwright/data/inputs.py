@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bertwright.data.examples import Example
 from bertwright.data.packing import TokenTable
-from bertwright.errors import tell
+from bertwright.errors import BertwrightError, tell
 from bertwright.tokenizer import Tokenizer
 
 
@@ -44,6 +44,11 @@ class Inputs:
                 f"{name}: {rows:,} of {len(self.cut):,} texts are longer than {self.limit or f'--max-length {max_length}'} "
                 f"and were cut ({int(self.cut.sum()):,} tokens left out)"
             )
+
+    def check_segments(self, known: int, where: str) -> None:
+        """Raise BertwrightError for pairs, if a model knows fewer kinds of segments than they have."""
+        if int(self.table.token_type_ids.max(initial=0)) >= known:
+            raise BertwrightError(f"{where}: type_vocab_size is {known}; pairs need 2")
 
 
 def encode_texts(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> Inputs:

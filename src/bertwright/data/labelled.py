@@ -71,6 +71,11 @@ def _flag(value: Any, name: str, where: str) -> bool:
 def _listed(value: Any, column: str, separator: str, where: str) -> tuple[str, ...]:
     if is_missing(value):
         raise BertwrightError(f"{where}: the labels (column {column!r}) are missing; a row without labels has an empty list")
+    if isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
+        raise BertwrightError(
+            f"{where}: the labels (column {column!r}) are {value!r:.60}, a list written into a table; write them with "
+            f"{separator!r} between, or the rows as JSON lines or Parquet"
+        )
     if isinstance(value, str):
         parts: list[Any] = value.split(separator) if value.strip() else []
     else:

@@ -1,6 +1,6 @@
 """Read rows from delimited files, JSON lines and Parquet: streaming, and strict about what they hold.
 
-Every problem names its file and line. Nothing is skipped: a row that cannot be read ends the reading.
+Every problem names its file and line. A row that cannot be read ends the reading, unless the user has asked to skip such.
 """
 
 from __future__ import annotations
@@ -265,9 +265,11 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
 
 
 def _check_names(names: Sequence[str], what: str, remedy: str) -> None:
-    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
-    if twice is not None:
-        raise BertwrightError(f"{what} has two columns {twice!r}; {remedy}")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise BertwrightError(f"{what} has two columns {name!r}; {remedy}")
+        seen.add(name)
 
 
 def separator_of(given: str) -> str:

@@ -34,8 +34,9 @@ def stratified_split(labels: Sequence[object], fraction: float, seed: int) -> tu
 def grouped_split(groups: Sequence[object], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Return (training, validation) row numbers, each ascending, with all rows of a group on one side.
 
-    Groups are drawn for validation until it has ``fraction`` of the rows, rounded; a last one that would overshoot by
-    more than it was short is left out. One group at least stays in training, and one goes to validation if there are two.
+    Groups are drawn for validation until it has ``fraction`` of the rows, rounded; one that would overshoot by more than
+    it was short is left out. One group at least stays in training, and one, the smallest if need be, goes to validation
+    if there are two.
     """
     rows_of: dict[object, list[int]] = defaultdict(list)
     for row, group in enumerate(groups):
@@ -46,7 +47,11 @@ def grouped_split(groups: Sequence[object], fraction: float, seed: int) -> tuple
     aside: set[int] = set()
     for number in random.permutation(len(members)).tolist()[:-1]:
         short = wanted - len(aside)
-        if aside and len(members[number]) - short > short:
+        if len(members[number]) - short <= short:
+            aside.update(members[number])
+        elif aside:
             break
-        aside.update(members[number])
+    if not aside and len(members) > 1:
+        smallest = min(members, key=len)
+        aside.update(smallest)
     return [row for row in range(len(groups)) if row not in aside], sorted(aside)

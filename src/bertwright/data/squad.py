@@ -17,7 +17,7 @@ from typing import Any
 from bertwright.data.readers import holds_objects, read_objects
 from bertwright.errors import BertwrightError, did_you_mean, tell
 
-NEARBY = 100  # characters, within which an answer that stands elsewhere is taken for the one that is meant
+NEARBY = 100  # characters, within which the nearest of several places is taken for the one that is meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +147,31 @@ class _Reader:
             yield Answer(text, self._place(text, start, context))
 
     def _place(self, text: str, start: int | None, context: str) -> tuple[int, int] | None:
-        if start is not None and start >= 0 and context.startswith(text, start):
+        if start is not None and start < 0:  # what some files have for "not known"
+            start = None
+        if start is not None and context.startswith(text, start):
             return start, start + len(text)
         # Files differ from their own answers mostly by a few characters of place, or in white space.
         pattern = r"\s+".join(map(re.escape, text.split()))
         found = [match.span() for match in re.finditer(pattern, context)]
         if start is not None and len(found) > 1:
-            found = [span for span in found if abs(span[0] - start) <= NEARBY]
-        self.counts["moved" if len(found) == 1 else "lost"] += 1
-        return found[0] if len(found) == 1 else None
+            apart = [abs(begin - start) for begin, _ in found]
+            nearest = min(apart)
+            found = [span for span, far in zip(found, apart, strict=True) if far == nearest <= NEARBY]
+        place = found[0] if len(found) == 1 else None
+        if start is not None:
+            self.counts["moved" if place else "lost"] += 1
+        elif place is None:
+            self.counts["nowhere"] += 1
+        return place
 
     def tell(self, path: Path) -> None:
-        moved, lost, empty = (self.counts[name] for name in ("moved", "lost", "empty contexts"))
+        moved, lost, nowhere, empty = (self.counts[name] for name in ("moved", "lost", "nowhere", "empty contexts"))
+        if nowhere:
+            tell(
+                f"{path}: {nowhere:,} answers without answer_start stand nowhere in their context, or more than once; they "
+                "are measured by, but not trained on"
+            )
         if moved or lost:
             tell(
                 f"{path}: {moved + lost:,} answers do not stand where answer_start says: {moved:,} were found elsewhere in "
@@ -201,8 +214,8 @@ def _json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         hint = "; a question a line is JSON lines: rename it to .jsonl" if error.msg == "Extra data" else ""
         raise BertwrightError(f"{path}:{error.lineno}: not JSON: {error.msg}{hint}") from None
-    except RecursionError:
-        raise BertwrightError(f"{path}: not SQuAD's JSON: it is nested too deeply") from None
+    except (ValueError, RecursionError):  # numbers of thousands of digits, objects within thousands of others
+        raise BertwrightError(f"{path}: not SQuAD's JSON: a number is too long, or it is nested too deeply") from None
 
 
 def _objects(holder: Any, name: str, where: str) -> list[Mapping[str, Any]]:

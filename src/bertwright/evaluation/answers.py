@@ -71,22 +71,32 @@ def is_unspaced(context: str) -> bool:
     return 2 * len(_UNSPACED.findall(context)) > letters
 
 
-def exact_match_and_f1(answer: str, gold: Sequence[str], *, unspaced: bool = False) -> tuple[float, float]:
+def exact_match_and_f1(
+    answer: str, gold: Sequence[str], *, unspaced: bool = False, all_have_answers: bool = False
+) -> tuple[float, float]:
     """Whether an answer is one of the true ones (1.0 or 0.0), and its best F1 with one of them, once all are normalised.
 
     F1 is that of the words (characters if ``unspaced``) that both have. An empty answer says that there is none, which is
     right where there is no true one.
+
+    The scripts of v1.1 and v2.0 differ on true answers of which normalising leaves nothing, such as a point: v2.0's leaves
+    them out; v1.1's, which is for data whose questions all have answers, has them equal to any other such answer, with an
+    F1 of 0.
     """
     words = characters if unspaced else _words
     found = words(answer)
+    if all_have_answers:
+        given = [words(one) for one in gold]
+        return float(found in given), max(_overlap(found, one) if one else 0.0 for one in given)
     true = [kept for one in dict.fromkeys(gold) if (kept := words(one))] or [[]]
     return float(found in true), max(_overlap(found, one) for one in true)
 
 
 def judge(answers: Sequence[str], gold: Sequence[Sequence[str]], contexts: Sequence[str]) -> Judged:
     """Score an answer for each question against its true ones; an empty answer says that there is none."""
+    known = all(gold)
     scores = [
-        exact_match_and_f1(answer, true, unspaced=is_unspaced(context))
+        exact_match_and_f1(answer, true, unspaced=is_unspaced(context), all_have_answers=known)
         for answer, true, context in zip(answers, gold, contexts, strict=True)
     ]
     exact_and_f1_B2 = np.array(scores).reshape(-1, 2)

@@ -28,7 +28,7 @@ from bertwright.evaluation.canvas import (
     whole_numbers,
 )
 from bertwright.evaluation.metrics import calibration_error, reliability_bins
-from bertwright.evaluation.report import NAME_COLUMNS, new_table, scores_table, shown_name, shown_score
+from bertwright.evaluation.report import new_table, per_source_table, scores_table
 
 NO_SOURCE = "(none given)"
 SOURCES_DRAWN_UP_TO = 24
@@ -94,10 +94,7 @@ def choice_report(metrics: Mapping[str, Any], title: str) -> RenderableType:
     }
     parts: list[RenderableType] = [scores_table(metrics, titles, title), "", _ranks_table(metrics["ranks"])]
     if "per_source" in metrics:
-        table = new_table("Sources", ["source", "examples", "accuracy"], ["left", "right", "right"])
-        for name, scores in metrics["per_source"].items():
-            table.add_row(shown_name(name, NAME_COLUMNS), f"{scores['examples']:,}", shown_score(scores["accuracy"]))
-        parts += ["", table]
+        parts += ["", per_source_table(metrics["per_source"], {"accuracy": "accuracy"})]
     return Group(*parts)
 
 

@@ -279,9 +279,8 @@ def _sum_by_class(draws_RK: IntArray, class_K: IntArray, num_classes: int) -> In
 
 
 def _confusion(true_B: IntArray, predicted_B: IntArray, num_classes: int) -> IntArray:
-    from sklearn.metrics import confusion_matrix
-
-    return np.asarray(confusion_matrix(true_B, predicted_B, labels=np.arange(num_classes)), dtype=np.int64)
+    cells = np.bincount(true_B * num_classes + predicted_B, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
 
 
 def _checked(true_B: npt.ArrayLike, probabilities_BC: npt.ArrayLike, names: Sequence[str]) -> tuple[IntArray, FloatArray]:

@@ -1,4 +1,4 @@
-"""One file a task. ``TASKS`` names them all; nothing else in the package knows one by its name."""
+"""One file a task. ``TASKS`` names all that are learned; nothing else in the package knows one by its name."""
 
 from __future__ import annotations
 

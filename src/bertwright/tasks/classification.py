@@ -85,12 +85,6 @@ class Classification(Task):
             raise BertwrightError(f"{where}: id2label has {len(labels)} labels; a classifier needs at least two classes")
         return cls(labels)
 
-    @classmethod
-    def opens(cls, config: Mapping[str, Any]) -> bool:
-        """Whether a config is a classifier's; one without ``architectures`` is taken for that."""
-        made = config.get("architectures") or (cls.ARCHITECTURE,)
-        return cls.ARCHITECTURE in made and names.problem_of(config) == cls.PROBLEM
-
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task."""
         return super().to_config() | {"problem_type": self.PROBLEM} | names.to_config(self.classes)

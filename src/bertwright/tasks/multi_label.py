@@ -75,10 +75,6 @@ class MultiLabel(Task):
         if labelled:
             self.targets(examples)
 
-    def truth(self, example: LabelledText) -> dict[str, Any]:
-        """What an evaluation's record says of a labelled example."""
-        return ({} if example.source is None else {"source": example.source}) | {"true": example.answer}
-
     # ----------------------------------------------------------------------------------- task and model
 
     @classmethod
@@ -119,12 +115,6 @@ class MultiLabel(Task):
         if not values or not all(isinstance(value, int | float) and 0 <= value <= 1 for value in values.values()):
             raise BertwrightError(f"{where}: thresholds is damaged: it must map each label to a number from 0 to 1")
         return cls(classes, tuple(float(values[name]) for name in classes))
-
-    @classmethod
-    def opens(cls, config: Mapping[str, Any]) -> bool:
-        """Whether a config is of a classifier with any number of labels."""
-        made = config.get("architectures") or (cls.ARCHITECTURE,)
-        return cls.ARCHITECTURE in made and names.problem_of(config) == cls.PROBLEM
 
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task; ``transformers`` keeps ``thresholds`` unread."""
@@ -252,7 +242,9 @@ class MultiLabel(Task):
         """Scores, labels and sources as tables."""
         titles = {**self.METRICS, "precision_micro": "precision, micro", "recall_micro": "recall, micro"}
         counts = {"labels_per_example": "labels a text", "predicted_per_example": "predicted a text"}
-        parts: list[RenderableType] = [scores_table(metrics, titles | counts, title), "", per_class_table(metrics)]
+        notes = {"f1_macro": metrics.get("f1_macro_note", "")}
+        scores = scores_table(metrics, titles | counts, title, notes)
+        parts: list[RenderableType] = [scores, "", per_class_table(metrics)]
         if metrics.get("per_source"):
             parts += ["", per_source_table(metrics["per_source"], self.METRICS)]
         return Group(*parts)

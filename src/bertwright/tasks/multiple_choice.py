@@ -117,8 +117,7 @@ class MultipleChoice(Task):
     def truth(self, example: ChoiceExample) -> dict[str, Any]:
         """The right ending and its number."""
         assert example.label is not None
-        source = {} if example.source is None else {"source": example.source}
-        return source | {"true": example.endings[example.label], "true_choice": example.label}
+        return super().truth(example) | {"true": example.endings[example.label], "true_choice": example.label}
 
     def encode(self, tokenizer: Tokenizer, examples: Sequence[ChoiceExample], recipe: Recipe) -> Inputs:
         """Encode each choice as a pair of beginning and ending, cut to the longest length."""

@@ -95,12 +95,6 @@ class Regression(Task):
             raise BertwrightError(f"{where}: {problem} with {outputs} outputs; only regression with one can be loaded")
         return cls()
 
-    @classmethod
-    def opens(cls, config: Mapping[str, Any]) -> bool:
-        """Whether a config is of regression: it says so, or it has one label and says nothing."""
-        made = config.get("architectures") or (cls.ARCHITECTURE,)
-        return cls.ARCHITECTURE in made and names.problem_of(config) == cls.PROBLEM
-
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task."""
         return super().to_config() | {"problem_type": self.PROBLEM} | names.to_config(("score",))

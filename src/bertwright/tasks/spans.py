@@ -98,6 +98,7 @@ def _search(
     if not width:
         nothing = np.empty(0, dtype=np.int64)
         return _Found(nothing, nothing, nothing, np.empty(0))
+    longest = min(longest, width)
     prefix_W = np.array([window.prefix for window in windows], dtype=np.int64)
     rows = spans(inputs.table.read_starts[which_W] + prefix_W, lengths)
     cells = spans(np.arange(len(windows)) * width, lengths)

@@ -100,7 +100,13 @@ class Tagging(Task):
     def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[TaggedExample | Unreadable]:
         """Yield an example, or an Unreadable, for each line: a text, or a JSON list of words."""
         for line in stream_lines(file, name):
-            yield line if isinstance(line, Unreadable) else cls.example(line.text, None, line.where)
+            if isinstance(line, Unreadable):
+                yield line
+                continue
+            try:
+                yield cls.example(line.text, None, line.where)
+            except BertwrightError as error:  # of a list with an empty word
+                yield Unreadable(line.where, str(error))
 
     @classmethod
     def example(cls, text: Any, second: Any, where: str) -> TaggedExample:
@@ -127,6 +133,9 @@ class Tagging(Task):
     def check(self, examples: Sequence[TaggedExample], recipe: Recipe, *, labelled: bool) -> None:
         """Raise BertwrightError for a tag that training did not have; tell of tags that break their scheme."""
         if labelled:
+            for example in examples:
+                if example.tags is None:
+                    raise BertwrightError(f"{example.where}: there are no tags to measure by; give each word its own")
             self.targets(examples)
             if self.scheme != PLAIN:
                 _tell_irregular(examples)
@@ -168,6 +177,8 @@ class Tagging(Task):
         """Take the labels from a saved ``config.json``, and their scheme from there or from the labels themselves."""
         classes = names.from_config(config, where)
         scheme = config.get("tag_scheme") or scheme_of_labels(classes)
+        if not isinstance(scheme, str):
+            raise BertwrightError(f"{where}: tag_scheme is {scheme!r}, not the name of a scheme; leave it out")
         if scheme != PLAIN and (scheme not in SCHEMES or scheme_of_labels(classes) == PLAIN):
             raise BertwrightError(f"{where}: tag_scheme is {scheme!r}, which these labels are not written in; leave it out")
         return cls(classes, scheme)
@@ -380,8 +391,11 @@ def _json_words(text: str) -> list[str] | None:
     if not text.lstrip().startswith("["):
         return None
     try:
-        words = json.loads(text)
-        return words if all(isinstance(word, str) and word.encode() for word in words) else None
+        words: list[str] = json.loads(text)
+        "".join(words).encode()
+        return words
+    except TypeError:  # a list of something else
+        return None
     except (ValueError, RecursionError):  # no JSON, or half a character
         return None
 

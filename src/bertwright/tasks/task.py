@@ -27,6 +27,7 @@ from bertwright.data.splits import stratified_split
 from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.evaluation.report import scores_table
 from bertwright.model import BertConfig, Headed
+from bertwright.tasks.labels import problem_of
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
@@ -64,6 +65,7 @@ class Task(ABC):
 
     SUMMARY: ClassVar[str]  # one line for people
     ARCHITECTURE: ClassVar[str]  # what transformers calls the model
+    PROBLEM: ClassVar[str | None] = None  # the problem_type of a sequence classifier
     PIPELINE: ClassVar[str]  # what model hubs call the task
     METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
     ASKED: ClassVar[tuple[str, str]] = ('"a text"', '["a text"]')  # what predict takes, as a shell and as Python has it
@@ -127,7 +129,7 @@ class Task(ABC):
 
     def truth(self, example: Any) -> dict[str, Any]:
         """What an evaluation's record says of a labelled example, before the prediction."""
-        return ({} if example.source is None else {"source": example.source}) | {"true": example.label}
+        return ({} if example.source is None else {"source": example.source}) | {"true": example.answer}
 
     # ----------------------------------------------------------------------------------- task and model
 
@@ -147,8 +149,13 @@ class Task(ABC):
 
     @classmethod
     def opens(cls, config: Mapping[str, Any]) -> bool:
-        """Whether a ``config.json`` that came without a recipe is this task's."""
-        return cls.ARCHITECTURE in (config.get("architectures") or ())
+        """Whether a ``config.json`` that came without a recipe is this task's.
+
+        Of sequence classifiers the kind of problem decides; one without ``architectures`` is taken for such.
+        """
+        made = config.get("architectures") or ((cls.ARCHITECTURE,) if cls.PROBLEM else ())
+        known = isinstance(made, list | tuple) and cls.ARCHITECTURE in made
+        return known and cls.PROBLEM in (None, problem_of(config))
 
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task."""

@@ -44,6 +44,9 @@ class Options:
     # What can be given anew halfway; all else would make the saved states mean something else.
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"learning_rate", "warmup", "schedule", "clip", "precision"})
 
+    # Of these, what says how many seeds there are and which is kept, not how one is trained.
+    OF_SEEDS: ClassVar[frozenset[str]] = frozenset({"precision"})
+
     precision: str = option(
         "auto",
         "Machine",

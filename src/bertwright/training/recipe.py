@@ -21,6 +21,7 @@ class Recipe(Options):
     COMMAND = "finetune"
     FILE = "recipe.toml"
     FREE = Options.FREE | {"revision"}  # the weights themselves are held to
+    OF_SEEDS = Options.OF_SEEDS | {"seeds", "keep"}
     MAY_CHANGE = Options.MAY_CHANGE | {"epochs", "steps", "patience", "seeds", "keep"}
 
     model: str = option("minilm", "Model", "Alias, directory, weights file, or hub id of the checkpoint to start from.")
