@@ -151,7 +151,7 @@ def tasks() -> str:
         "checkpoint, rows, batch size and epochs, and else what its example scripts have by default; for its scores it has",
         "products in bfloat16 and batches of like length too. Where steps are timed, it pads as the scripts do; three",
         "numbers there are of both sides in float32, of both in bfloat16, and of bertwright in bfloat16 beside the Trainer",
-        "in float32, its default.",
+        "in float32, its default; a single number is of both in float32.",
         "Empty cells are not measured yet. Files: `benchmarks/results/task_*.json`.",
         "",
         "| data | measured by | seeds | bertwright | Trainer | a step is faster by |",

@@ -22,7 +22,7 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
 
 # Never *.bin: a pickle is not even downloaded unless the user fetches and names it.
 _WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json")
-_WANTED_TEXT = ("vocab.txt", "tokenizer*.json", "special_tokens_map.json", "recipe.toml")
+_WANTED_TEXT = ("vocab.txt", "tokenizer*.json", "special_tokens_map.json", "recipe.toml", "pretraining.toml")
 
 
 @dataclass(frozen=True)

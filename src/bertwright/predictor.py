@@ -21,7 +21,7 @@ from bertwright.data.inputs import Inputs
 from bertwright.errors import BertwrightError, tell
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Headed
-from bertwright.pretraining.next_sentence import as_classifier
+from bertwright.next_sentence import as_classifier
 from bertwright.tasks import options_of_tasks, task_class, task_of
 from bertwright.tasks.task import Task, chosen_metric
 from bertwright.telling import Progress, silent

@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 import platform
+import re
 import signal
 import sys
 import types
@@ -154,6 +155,8 @@ def flags_of(
             choices = f.metadata.get("choices", ())
             text = f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices and "auto" not in choices else "")
             # As part of the text: were it the flag's own default, one could not tell whether the flag was given.
+            if only is not None:  # what is not given is as in training
+                text = re.sub(r"; default: .*?\.(?= |$)", ".", text)
             default = (
                 ""
                 if f.default in (None, ()) or plain is bool or only is not None

@@ -115,6 +115,8 @@ def evaluate(
 ) -> None:
     """Judge a fine-tuned model on labelled rows, or a pretrained one on minimal pairs.
 
+    What says how a file is read is as in training where it is not given; an empty value takes it back (--columns '').
+
     Example: bertwright evaluate runs/mine test.tsv
     """
     from bertwright.data.hub_rows import is_hub
@@ -197,7 +199,11 @@ def predict(
 
     A text that is too long is cut, and its record says by how much.
 
+    How a file is read is as in training where it is not said; an empty value takes it back (--columns '').
+
     Example: bertwright predict runs/mine "a first text" "a second text"
+
+    Rows of a file: bertwright predict runs/mine --input more.tsv --format csv --output predictions.csv
     """
     if format not in ("jsonl", "csv"):
         raise BertwrightError(f"--format is {format!r}; use jsonl or csv")

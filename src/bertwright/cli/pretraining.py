@@ -28,7 +28,9 @@ Strict = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 
-tokenizer = typer.Typer(help="Vocabularies.", no_args_is_help=True, rich_markup_mode="rich")
+tokenizer = typer.Typer(
+    help="Learn a vocabulary from raw text: tokenizer train.", no_args_is_help=True, rich_markup_mode="rich"
+)
 app.add_typer(tokenizer, name="tokenizer")
 
 
@@ -40,7 +42,7 @@ def train_vocabulary(
     cased: Annotated[bool, typer.Option("--cased", help="Keep upper case and accents.")] = False,
     min_frequency: Annotated[int, typer.Option(help="How often a pair of pieces must occur to be joined.")] = 2,
     character_coverage: Annotated[float, typer.Option(help="Part of the text whose characters get entries.")] = 0.9999,
-    sample_megabytes: Annotated[int, typer.Option(help="Most text to learn from; more is sampled evenly.")] = 256,
+    sample_megabytes: Annotated[int, typer.Option(help="MiB of text to learn from at most; of more, an even sample.")] = 256,
     heldout: Annotated[float, typer.Option(help="Part of the text that the report is measured on.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of sample and held-out part.")] = 0,
     documents: Documents = "auto",

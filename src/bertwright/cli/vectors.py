@@ -50,7 +50,8 @@ def vectors(
 ) -> None:
     """Turn texts into vectors: given here, from a file, or streaming from standard input. Nothing is trained.
 
-    The vectors come in the order of the texts. A line that is unreadable has none: NaN in .npy, null elsewhere.
+    The vectors come in the order of the texts. A line that is unreadable has none: NaN in .npy, null in Parquet, and
+    "skipped" in JSON lines.
 
     Example: bertwright vectors minilm --input texts.tsv --out vectors.npy
     """

@@ -50,7 +50,7 @@ class Options:
     precision: str = option(
         "auto",
         "Machine",
-        "auto: bfloat16 on a GPU, float32 on a CPU.",
+        "auto (bfloat16 on a GPU that has it, else float32), float32, bfloat16, or float16 (on a GPU).",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     device: str = option("auto", "Machine", "auto, cpu or cuda.", choices=("auto", "cpu", "cuda"))

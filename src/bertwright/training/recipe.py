@@ -68,7 +68,7 @@ class Recipe(Options):
     quoting: str = option(
         "auto",
         "Data",
-        "Are quotes literal characters or do they enclose fields? auto: literal in .tsv.",
+        "Do quotes enclose fields? auto (in .csv yes, else no), literal (no) or csv (yes).",
         choices=("auto", "literal", "csv"),
     )
     uneven_rows: str = option(
@@ -87,31 +87,36 @@ class Recipe(Options):
     scheme: str = option(
         "auto",
         "Data",
-        "Do tags mark spans (IOB1, IOB2, IOBES, BMES …), or are they taken as they stand? auto: as they look.",
+        "auto, spans (tags mark spans: IOB1, IOB2, IOBES, BMES …) or plain (tags as they stand).",
         choices=("auto", "spans", "plain"),
     )
     validation_fraction: float = option(0.1, "Data", "Part of the training rows set aside.", above=0, high=0.9)
     split_seed: int = option(2018, "Data", "Seed of that split; the same for all --seeds.", low=0, high=LARGEST_SEED)
-    max_length: int = option(128, "Data", "Tokens of a text or pair; longer ones are cut, counted and told.", low=3)
+    max_length: int = option(
+        128, "Data", "Most tokens of a text or pair; longer ones are cut and counted. Question answering: 384.", low=3
+    )
     stride: int | None = option(
         None,
         "Data",
-        "Read longer texts in windows of --max-length that share so many tokens, instead of cutting them.",
+        "Read longer texts in windows of --max-length that share so many tokens, instead of cutting them. Question "
+        "answering: 128.",
         low=0,
     )
     question_length: int = option(64, "Data", "Tokens of a question; longer ones are cut, counted and told.", low=1)
     answer_length: int = option(30, "Data", "Tokens of the longest answer that is looked for.", low=1)
 
     learning_rate: float = option(5e-5, "Training", "Peak learning rate.", above=0)
-    batch_size: int = option(32, "Training", "Texts a step.", low=1)
-    epochs: int = option(4, "Training", "Passes over the training rows.", low=1)
+    batch_size: int = option(32, "Training", "Texts a batch; question answering: 16 windows.", low=1)
+    epochs: int = option(4, "Training", "Passes over the training rows; question answering: 2.", low=1)
     steps: int | None = option(None, "Training", "Optimizer steps, instead of --epochs.", low=1)
     warmup: float = option(0.1, "Training", "Part of the steps over which the learning rate rises.", low=0, high=1)
     schedule: str = option("linear", "Training", "Learning rate after warm-up.", choices=SCHEDULES)
     weight_decay: float = option(0.01, "Training", "Decoupled decay of matrices; never of biases and layer norms.", low=0)
     adam_epsilon: float = option(1e-8, "Training", "AdamW's epsilon.", above=0)
     no_bias_correction: bool = option(
-        False, "Training", "Adam's first steps as in BERT's first release: too large for few rows."
+        False,
+        "Training",
+        "Leave out Adam's bias correction, as BERT's first release did; the first steps are then too large for few rows.",
     )
     clip: float = option(1.0, "Training", "Longest gradient (L2 norm over all parameters); 0: no limit.", low=0)
     accumulate: int = option(1, "Training", "Batches whose gradients make one step.", low=1)
