@@ -45,6 +45,14 @@ def records(result: Result) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------------------------------------------------------- help
 
 
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_helps_name_no_default_where_that_of_training_holds(command: str) -> None:
+    shown = " ".join(run(command, "--help").out.split())
+    assert "Column separator. " in shown
+    assert "as in SWAG" not in shown
+    assert "the last" not in shown
+
+
 def test_the_version_says_what_runs() -> None:
     shown = run("--version")
     assert shown.code == 0

@@ -335,12 +335,6 @@ def test_of_several_seeds_the_best_is_kept_and_all_are_reported(fit: Fit, tmp_pa
         assert spread["standard_deviation"] == pytest.approx(statistics.stdev(accuracies))
 
 
-def test_the_losses_of_seeds_are_those_of_reports_whatever_the_class_weights(fit: Fit) -> None:
-    run = fit(seeds=2, epochs=1, class_weights="0=5")
-    kept = next(summary for summary in run.metrics["seeds"] if summary["seed"] == run.metrics["seed"])
-    assert kept["validation"]["loss"] == run.metrics["validation"]["loss"]
-
-
 # ------------------------------------------------------------------------------------------------- where a run starts from
 
 

@@ -180,19 +180,22 @@ def test_seeds_that_are_finished_are_not_joined_by_others_of_another_length_or_r
 ) -> None:
     at_step(20, interrupt)
     assert fit(seeds=3).interrupted
-    with pytest.raises(BertwrightError, match=r"--resume: --\w+.* is .*, but seeds are finished that had .*; leave it out"):
+    with pytest.raises(BertwrightError, match=r"--resume: --\w+.* is .*, but seeds are finished that were trained with "):
         fit(seeds=3, resume=True, **changed)
     with pytest.warns(BertwrightWarning, match="--seeds is 4 from here on"):
         assert len(fit(seeds=4, resume=True).metrics["seeds"]) == 4
 
 
-def test_other_test_rows_are_another_run(fit: Fit, at_step: Any, tmp_path: Path) -> None:
-    test = write_tsv(tmp_path / "test.tsv", rows(20, seed=1))
+def test_finished_seeds_are_measured_on_the_test_rows_of_now(fit: Fit, at_step: Any, tmp_path: Path) -> None:
+    first, second = (write_tsv(tmp_path / f"test-{n}.tsv", rows(20 + n, seed=n)) for n in (1, 2))
+    test = tmp_path / "test.tsv"
+    shutil.copy(first, test)
     at_step(20, interrupt)
-    assert fit(seeds=3, test=test).interrupted
-    write_tsv(test, rows(21, seed=1))
-    with pytest.raises(BertwrightError, match="rows"):
-        fit(seeds=3, test=test, resume=True)
+    assert fit(seeds=2, test=test).interrupted
+    shutil.copy(second, test)
+    found = [summary["test"] for summary in fit(seeds=2, test=test, resume=True).metrics["seeds"]]
+    shutil.rmtree(tmp_path / "run")
+    assert found == [summary["test"] for summary in fit(seeds=2, test=second).metrics["seeds"]]
 
 
 def test_a_second_signal_ends_it_at_once(fit: Fit, at_step: Any, tmp_path: Path) -> None:

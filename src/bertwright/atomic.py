@@ -105,7 +105,7 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     Raises:
         BertwrightError: The disk is full or cannot be written; the old file is as it was.
     """
-    with atomic_binary_stream(path) as file:
+    with _one_line(Path(path).resolve()), atomic_binary_stream(path) as file:
         file.write(data)
 
 

@@ -180,7 +180,8 @@ def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, s
         model.load_state_dict(load_file(folder / _BEST))
         model.to(machine.device).requires_grad_(False)
         trained.tune(materials.validation)
-        trained.summary = json.loads(done.read_text())
+        # Test sets may be others than when the seed was trained, and all seeds have to be measured on the same.
+        trained.summary = json.loads(done.read_text()) | _on_tests(materials, trained)
         return trained
 
     model.freeze(frozen_parts(recipe.freeze, start.config))
@@ -231,11 +232,12 @@ def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, s
     vocabulary.restore(model.embeddings, outcome.best_decay)
     model.requires_grad_(False)
     trained.tune(materials.validation)
-    trained.summary = _summary(materials, trained, outcome, seed)
+    trained.summary = _summary(materials, outcome, seed)
     if outcome.finished and recipe.seeds > 1:  # so that a resumed run need not train this seed again
         atomic.atomic_write_bytes(folder / _BEST, save({k: v.contiguous() for k, v in model.state_dict().items()}))
         atomic.atomic_write_text(done, json.dumps(trained.summary))
         shutil.rmtree(states, ignore_errors=True)
+    trained.summary |= _on_tests(materials, trained)
     return trained
 
 
@@ -333,9 +335,9 @@ def _soup(
     return made, told
 
 
-def _summary(materials: Materials, trained: Trained, outcome: Outcome, seed: int) -> dict[str, Any]:
+def _summary(materials: Materials, outcome: Outcome, seed: int) -> dict[str, Any]:
     best = next(r for r in outcome.validations if r["step"] == outcome.best_step)
-    summary: dict[str, Any] = {
+    return {
         "seed": seed,
         "finished": outcome.finished,
         "best_epoch": outcome.best_epoch,
@@ -351,17 +353,16 @@ def _summary(materials: Materials, trained: Trained, outcome: Outcome, seed: int
             "precision": materials.machine.precision,
         },
     }
+
+
+def _on_tests(materials: Materials, trained: Trained) -> dict[str, dict[str, float]]:
+    """Loss and scores on each test set."""
+    found = {}
     for split in materials.tests:
         task, inputs, outputs = trained.model.task, split.inputs, trained.outputs(split)
-        summary[split.name] = {"loss": _plain_loss(trained, split), **task.scores(outputs, inputs)}
-    if materials.recipe.class_weights != "none":  # by which the loss that picks an epoch is weighted, but no report's
-        summary["validation"]["loss"] = _plain_loss(trained, materials.validation)
-    return summary
-
-
-def _plain_loss(trained: Trained, split: Split) -> float:
-    task = trained.model.task
-    return task.example_loss(split.inputs, task.class_weights("none", None)).mean(trained.outputs(split))
+        loss = task.example_loss(inputs, task.class_weights("none", None))
+        found[split.name] = {"loss": loss.mean(outputs), **task.scores(outputs, inputs)}
+    return found
 
 
 def _judge(

@@ -53,7 +53,7 @@ class Materials:
         for name in sorted(self.start.tensors):
             yield name.encode()
             yield self.start.tensors[name].flatten().view(torch.uint8).numpy().tobytes()
-        for part in (self.train.inputs, self.validation.inputs, *(split.inputs for split in self.tests)):
+        for part in (self.train.inputs, self.validation.inputs):
             yield part.table.input_ids.tobytes()
             yield part.table.lengths.tobytes()
             yield json.dumps([row.answer for row in part.examples]).encode()

@@ -77,7 +77,7 @@ class FreedMemory:
             self._needed = max(self._needed, held)
         elif held > self.GROWTH * self._needed + self.LITTLE and time.monotonic() > self._last + self.APART:
             give_back()
-            self._last, self._steps = time.monotonic(), 0
+            self._last, self._steps, self._needed = time.monotonic(), 0, 0
 
 
 def resident() -> int:

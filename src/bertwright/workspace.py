@@ -118,9 +118,10 @@ class Workspace:
         for name in (f.name for f in dataclasses.fields(kind) if f.name not in kind.FREE):
             before, now = getattr(began, name), getattr(recipe, name)
             if before != now and name in kind.MAY_CHANGE - kind.OF_SEEDS and any(self.folder.glob(f"*/{FINISHED}")):
+                had = "without it" if before is None else f"with {before!r}"
                 raise BertwrightError(
-                    f"--resume: {flag(name)} is {now!r}, but seeds are finished that had {before!r}; leave it out, or begin "
-                    "anew with --overwrite"
+                    f"--resume: {flag(name)} is {now!r}, but seeds are finished that were trained {had}; leave it out, or "
+                    "begin anew with --overwrite"
                 )
             if before != now and name not in kind.MAY_CHANGE:
                 raise BertwrightError(

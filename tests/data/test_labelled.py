@@ -123,3 +123,5 @@ def test_a_list_that_was_written_into_a_table_is_no_label(tmp_path: Path) -> Non
         "{file}:3: the labels (column 'label') are \"['sports', 'politics']\", a list written into a table; write them with "
         "',' between, or the rows as JSON lines or Parquet"
     )
+    path = write_tsv(tmp_path / "rows.tsv", [("a", "[news], [a]")])
+    assert found(path, Columns()) == [("a", ("[news]", "[a]"))]

@@ -154,9 +154,9 @@ def flags_of(
             plain = kinds[f.name]
             choices = f.metadata.get("choices", ())
             text = f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices and "auto" not in choices else "")
-            # As part of the text: were it the flag's own default, one could not tell whether the flag was given.
             if only is not None:  # what is not given is as in training
                 text = re.sub(r"; default: .*?\.(?= |$)", ".", text)
+            # As part of the text: were it the flag's own default, one could not tell whether the flag was given.
             default = (
                 ""
                 if f.default in (None, ()) or plain is bool or only is not None

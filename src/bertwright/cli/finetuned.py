@@ -115,7 +115,7 @@ def evaluate(
 ) -> None:
     """Judge a fine-tuned model on labelled rows, or a pretrained one on minimal pairs.
 
-    What says how a file is read is as in training where it is not given; an empty value takes it back (--columns '').
+    Options that say how a file is read default to training's; --columns "" drops training's, as do --pair and --source.
 
     Example: bertwright evaluate runs/mine test.tsv
     """
@@ -199,7 +199,7 @@ def predict(
 
     A text that is too long is cut, and its record says by how much.
 
-    How a file is read is as in training where it is not said; an empty value takes it back (--columns '').
+    Options that say how a file is read default to training's; --columns "" drops training's.
 
     Example: bertwright predict runs/mine "a first text" "a second text"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from bertwright.data.examples import Columns
 from bertwright.data.readers import as_text, cell_of, example_of, is_missing, read_rows
 from bertwright.errors import BertwrightError
 
+# What a list is written as where a table has no lists.
+_LIST = re.compile(r"""\s*\[\s*(['"].*)?\]\s*""", re.DOTALL)
 _FLAGS = {"1": True, "0": False, "true": True, "false": False}
 
 
@@ -71,7 +74,7 @@ def _flag(value: Any, name: str, where: str) -> bool:
 def _listed(value: Any, column: str, separator: str, where: str) -> tuple[str, ...]:
     if is_missing(value):
         raise BertwrightError(f"{where}: the labels (column {column!r}) are missing; a row without labels has an empty list")
-    if isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
+    if isinstance(value, str) and _LIST.fullmatch(value):
         raise BertwrightError(
             f"{where}: the labels (column {column!r}) are {value!r:.60}, a list written into a table; write them with "
             f"{separator!r} between, or the rows as JSON lines or Parquet"

@@ -49,8 +49,6 @@ def grouped_split(groups: Sequence[object], fraction: float, seed: int) -> tuple
         short = wanted - len(aside)
         if len(members[number]) - short <= short:
             aside.update(members[number])
-        elif aside:
-            break
     if not aside and len(members) > 1:
         smallest = min(members, key=len)
         aside.update(smallest)

@@ -41,10 +41,13 @@ def task_of(config: Mapping[str, Any], where: str) -> str:
     Raises:
         BertwrightError: it is none of these.
     """
+    architectures = config.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise BertwrightError(f"{where}: architectures is {architectures!r:.60}; make it a list of names")
     for name in TASKS:
         if task_class(name).opens(config):
             return name
-    made = ", ".join(map(str, config.get("architectures") or ())) or "a model without 'architectures'"
+    made = ", ".join(map(str, architectures)) or "a model without 'architectures'"
     problem = config.get("problem_type")
     raise BertwrightError(
         f"{where}: {made}{f' with problem_type {problem!r}' if problem else ''} is of no task known here "

@@ -106,7 +106,7 @@ class Tagging(Task):
             try:
                 yield cls.example(line.text, None, line.where)
             except BertwrightError as error:  # of a list with an empty word
-                yield Unreadable(line.where, str(error))
+                yield Unreadable(line.where, str(error).removeprefix(f"{line.where}: "))
 
     @classmethod
     def example(cls, text: Any, second: Any, where: str) -> TaggedExample:

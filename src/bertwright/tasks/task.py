@@ -154,8 +154,7 @@ class Task(ABC):
         Of sequence classifiers the kind of problem decides; one without ``architectures`` is taken for such.
         """
         made = config.get("architectures") or ((cls.ARCHITECTURE,) if cls.PROBLEM else ())
-        known = isinstance(made, list | tuple) and cls.ARCHITECTURE in made
-        return known and cls.PROBLEM in (None, problem_of(config))
+        return cls.ARCHITECTURE in made and cls.PROBLEM in (None, problem_of(config))
 
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task."""

@@ -181,7 +181,10 @@ class Optimizer:
         return norm
 
     def _undo_correction(self) -> None:
-        """Set rate, epsilon and decay so that torch's corrected AdamW makes the step of the uncorrected one."""
+        """Set rate, epsilon and decay so that torch's corrected AdamW makes the step of the uncorrected one.
+
+        For parameters that had a gradient at each update, as all have that are trained here: torch counts each one's own.
+        """
         first, second = (1 - beta**self._updates for beta in self._betas)
         larger = first / math.sqrt(second)
         for group in self._optimizers[0].param_groups:

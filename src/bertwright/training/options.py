@@ -44,8 +44,9 @@ class Options:
     # What can be given anew halfway; all else would make the saved states mean something else.
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"learning_rate", "warmup", "schedule", "clip", "precision"})
 
-    # Of these, what says how many seeds there are and which is kept, not how one is trained.
-    OF_SEEDS: ClassVar[frozenset[str]] = frozenset({"precision"})
+    # Of these, what says how many seeds there are and which is kept: not how one is trained, so that it can be given anew
+    # when some of them are finished.
+    OF_SEEDS: ClassVar[frozenset[str]] = frozenset()
 
     precision: str = option(
         "auto",
