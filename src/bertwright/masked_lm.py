@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bertwright import checkpoint
+from bertwright.data.blimp import read_pairs, sample
 from bertwright.data.examples import Example
 from bertwright.data.packing import PackedBatch, Rows, TokenTable
 from bertwright.errors import BertwrightError
+from bertwright.evaluation.minimal_pairs import PairsEvaluation, measure_pairs
 from bertwright.inference import batches_by_length
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Pretraining
 from bertwright.pseudo_likelihood import PLL, SentenceScores, score_sentences
-from bertwright.tasks.blimp import BlimpEvaluation, measure, read_pairs, sample
 from bertwright.telling import Progress, silent
 from bertwright.tokenizer import SPECIAL_TOKENS, Encoded, Tokenizer
 
@@ -100,11 +101,11 @@ class MaskedLM:
         per_set: int | None = None,
         method: str = PLL,
         progress: Progress = silent,
-    ) -> BlimpEvaluation:
+    ) -> PairsEvaluation:
         """Judge the model on minimal pairs in BLiMP's format: is the good sentence the more probable one?
 
         Args:
-            data: what :func:`bertwright.tasks.blimp.read_pairs` takes: a folder, a JSON-lines file or a tar archive.
+            data: what :func:`bertwright.data.blimp.read_pairs` takes: a folder, a JSON-lines file or a tar archive.
             only: names of sets or phenomena; none takes all.
             per_set: how many pairs of each set, evenly spaced; None takes all.
             method: see :meth:`score`.
@@ -117,7 +118,7 @@ class MaskedLM:
         pairs = everything if per_set is None else sample(everything, per_set)
         sentences = [Example(text=text, where=pair.where) for pair in pairs for text in (pair.good, pair.bad)]
         scores = score_sentences(self.model, self.tokenizer, self.machine, sentences, method=method, progress=progress)
-        return measure(
+        return measure_pairs(
             pairs,
             good=scores.log_likelihoods[::2],
             bad=scores.log_likelihoods[1::2],

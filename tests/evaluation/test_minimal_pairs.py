@@ -17,9 +17,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from scipy.stats import binomtest, norm  # type: ignore[import-untyped]
 
+from bertwright.data.blimp import MinimalPair
 from bertwright.errors import BertwrightError
 from bertwright.evaluation.minimal_pairs import (
     PairAccuracies,
+    measure_pairs,
     minimal_pairs_report,
     pair_accuracies,
     plot_phenomena,
@@ -171,3 +173,27 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BertwrightError, match=r"cannot write .*choose an --out"):
         write_minimal_pairs(tmp_path / "file" / "evaluation", judged(COUNTS), {}, [])
+
+
+def test_only_a_strictly_higher_score_is_right() -> None:
+    pairs = [MinimalPair("a", "b", name, "p", str(place), "") for place, name in enumerate("aaab")]
+    good, bad = np.array([-1.0, -2.0, -3.0, 0.5]), np.array([-2.0, -1.0, -3.0, 0.25])
+    found = measure_pairs(pairs, good=good, bad=bad, about={"score": "pll"})
+    assert found.accuracies.per_set["a"].right == 1
+    assert found.accuracies.per_set["a"].ties == 1
+    assert [one["right"] for one in found.predictions] == [True, False, False, True]
+    assert found.metrics["accuracy"] == pytest.approx((1 / 3 + 1) / 2)
+    assert found.metrics["accuracy_over_pairs"]["accuracy"] == 0.5
+    assert found.metrics["score"] == "pll"
+    assert found.predictions[1] == {
+        "set": "a", "phenomenon": "p", "pair": "1", "good": "a", "bad": "b",
+        "good_score": -2.0, "bad_score": -1.0, "right": False,
+    }  # fmt: skip
+    json.dumps(found.metrics, allow_nan=False)
+
+
+def test_scores_that_are_no_numbers_are_told() -> None:
+    pairs = [MinimalPair("a", "b", "s", "p", str(place), f"file:{place + 1}") for place in range(3)]
+    for value in (np.nan, np.inf, -np.inf):
+        with pytest.raises(BertwrightError, match=r"^file:2: the model's score is not a finite number"):
+            measure_pairs(pairs, good=np.zeros(3), bad=np.array([0, value, 0]), about={})

@@ -1,7 +1,8 @@
 """Accuracy over minimal pairs, for each set, each phenomenon and all of them: numbers, tables, a picture, files.
 
-A pair is right if its margin, the good sentence's score less the bad one's, is above 0; equal scores are counted as
-ties, and are wrong, as in BLiMP's own code.
+Nothing is trained: does a model find the grammatical sentence of a pair the more probable one? A pair is right if its
+margin, the good sentence's score less the bad one's, is above 0; equal scores are counted as ties, and are wrong, as in
+BLiMP's own code. Chance is one half. In seven of BLiMP's pairs both sentences are the same, so no model gets them all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bertwright.arrays import FloatArray
+from bertwright.data.blimp import MinimalPair
 from bertwright.errors import BertwrightError
 from bertwright.evaluation.canvas import GREY, SKY_BLUE, VERMILION, caption, drawable_labels, new_figure, save
 from bertwright.evaluation.files import write_evaluation
@@ -163,6 +166,52 @@ def _mean(tallies: Sequence[_Tally], weights: Sequence[float]) -> Accuracy:
         right=sum(tally.right for tally in tallies),
         ties=sum(tally.ties for tally in tallies),
     )
+
+
+@dataclass(frozen=True)
+class PairsEvaluation:
+    """How a model did, in all and pair by pair."""
+
+    accuracies: PairAccuracies
+    metrics: dict[str, Any]
+    predictions: list[dict[str, Any]]
+
+
+def measure_pairs(
+    pairs: Sequence[MinimalPair], *, good: FloatArray, bad: FloatArray, about: Mapping[str, Any]
+) -> PairsEvaluation:
+    """Judge the scores of each pair's two sentences.
+
+    Args:
+        pairs: what was scored.
+        good: the score of each pair's good sentence; higher is more probable.
+        bad: the score of each pair's bad sentence.
+        about: how they were scored; it becomes part of the metrics as it is.
+
+    Raises:
+        BertwrightError: a score is no finite number.
+    """
+    if not (np.isfinite(good).all() and np.isfinite(bad).all()):
+        first = int((~(np.isfinite(good) & np.isfinite(bad))).argmax())
+        raise BertwrightError(
+            f"{pairs[first].where}: the model's score is not a finite number; try --precision float32, and if that does "
+            "not help, its weights are damaged"
+        )
+    accuracies = pair_accuracies([pair.set for pair in pairs], [pair.phenomenon for pair in pairs], good - bad)
+    predictions = [
+        {
+            "set": pair.set,
+            "phenomenon": pair.phenomenon,
+            "pair": pair.number,
+            "good": pair.good,
+            "bad": pair.bad,
+            "good_score": good_score,
+            "bad_score": bad_score,
+            "right": good_score > bad_score,
+        }
+        for pair, good_score, bad_score in zip(pairs, good.tolist(), bad.tolist(), strict=True)
+    ]
+    return PairsEvaluation(accuracies, {"task": "blimp", **about, **accuracies.to_dict()}, predictions)
 
 
 def minimal_pairs_report(accuracies: PairAccuracies, title: str) -> Group:

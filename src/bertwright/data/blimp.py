@@ -1,8 +1,6 @@
-"""BLiMP: does a model find the grammatical sentence of a minimal pair the more probable one?
+"""BLiMP's minimal pairs of English grammar, out of folders, files and archives.
 
-Warstadt et al. 2020, arXiv 1912.00582: 67 sets of 1,000 pairs, each set one contrast of English grammar, the sets in 12
-phenomena. Nothing is trained: a pair is right if the good sentence has the strictly higher score. Chance is one half. In
-seven of the published pairs both sentences are the same, so no model gets them all.
+Warstadt et al. 2020, arXiv 1912.00582: 67 sets of 1,000 pairs, each set one contrast of grammar, the sets in 12 phenomena.
 """
 
 from __future__ import annotations
@@ -21,12 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
-
-from bertwright.arrays import FloatArray
 from bertwright.data.readers import lines_of
 from bertwright.errors import BertwrightError, did_you_mean
-from bertwright.evaluation.minimal_pairs import PairAccuracies, pair_accuracies
 
 JSON_LINES = (".jsonl", ".ndjson")
 ARCHIVES: dict[str, Any] = {
@@ -58,15 +52,6 @@ class MinimalPair:
     number: str | None
     """``pairID`` of the data, of its set."""
     where: str
-
-
-@dataclass(frozen=True)
-class BlimpEvaluation:
-    """How a model did, in all and pair by pair."""
-
-    accuracies: PairAccuracies
-    metrics: dict[str, Any]
-    predictions: list[dict[str, Any]]
 
 
 def read_pairs(path: str | Path, only: Sequence[str] = ()) -> list[MinimalPair]:
@@ -123,41 +108,6 @@ def sample(pairs: Sequence[MinimalPair], per_set: int) -> list[MinimalPair]:
         for count in [min(per_set, len(members))]
         for place in range(count)
     ]
-
-
-def measure(pairs: Sequence[MinimalPair], *, good: FloatArray, bad: FloatArray, about: Mapping[str, Any]) -> BlimpEvaluation:
-    """Judge the scores of each pair's two sentences.
-
-    Args:
-        pairs: what was scored.
-        good: the score of each pair's good sentence; higher is more probable.
-        bad: the score of each pair's bad sentence.
-        about: how they were scored; it becomes part of the metrics as it is.
-
-    Raises:
-        BertwrightError: a score is no finite number.
-    """
-    if not (np.isfinite(good).all() and np.isfinite(bad).all()):
-        first = int((~(np.isfinite(good) & np.isfinite(bad))).argmax())
-        raise BertwrightError(
-            f"{pairs[first].where}: the model's score is not a finite number; try --precision float32, and if that does "
-            "not help, its weights are damaged"
-        )
-    accuracies = pair_accuracies([pair.set for pair in pairs], [pair.phenomenon for pair in pairs], good - bad)
-    predictions = [
-        {
-            "set": pair.set,
-            "phenomenon": pair.phenomenon,
-            "pair": pair.number,
-            "good": pair.good,
-            "bad": pair.bad,
-            "good_score": good_score,
-            "bad_score": bad_score,
-            "right": good_score > bad_score,
-        }
-        for pair, good_score, bad_score in zip(pairs, good.tolist(), bad.tolist(), strict=True)
-    ]
-    return BlimpEvaluation(accuracies, {"task": "blimp", **about, **accuracies.to_dict()}, predictions)
 
 
 def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:

@@ -1,4 +1,4 @@
-"""BLiMP: files of any packing read alike and safely, and judged as counting by hand does."""
+"""BLiMP: files of any packing read alike and safely, and judged as a model's scores say."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertwright.data import blimp
+from bertwright.data.blimp import MinimalPair, read_pairs, sample
 from bertwright.errors import BertwrightError
 from bertwright.masked_lm import MaskedLM, load_masked_lm
-from bertwright.tasks import blimp
-from bertwright.tasks.blimp import MinimalPair, measure, read_pairs, sample
 from bertwright.tokenizer import Tokenizer
 from tiny_masked_lm import slow_score, write_masked_lm
 
@@ -223,30 +223,6 @@ def test_a_sample_of_nothing_is_refused() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- judging
-
-
-def test_only_a_strictly_higher_score_is_right() -> None:
-    pairs = numbered({"a": 3, "b": 1})
-    good, bad = np.array([-1.0, -2.0, -3.0, 0.5]), np.array([-2.0, -1.0, -3.0, 0.25])
-    found = measure(pairs, good=good, bad=bad, about={"score": "pll"})
-    assert found.accuracies.per_set["a"].right == 1
-    assert found.accuracies.per_set["a"].ties == 1
-    assert [one["right"] for one in found.predictions] == [True, False, False, True]
-    assert found.metrics["accuracy"] == pytest.approx((1 / 3 + 1) / 2)
-    assert found.metrics["accuracy_over_pairs"]["accuracy"] == 0.5
-    assert found.metrics["score"] == "pll"
-    assert found.predictions[1] == {
-        "set": "a", "phenomenon": "p", "pair": "1", "good": "a", "bad": "b",
-        "good_score": -2.0, "bad_score": -1.0, "right": False,
-    }  # fmt: skip
-    json.dumps(found.metrics, allow_nan=False)
-
-
-def test_scores_that_are_no_numbers_are_told() -> None:
-    pairs = [MinimalPair("a", "b", "s", "p", str(place), f"file:{place + 1}") for place in range(3)]
-    for value in (np.nan, np.inf, -np.inf):
-        with pytest.raises(BertwrightError, match=r"^file:2: the model's score is not a finite number"):
-            measure(pairs, good=np.zeros(3), bad=np.array([0, value, 0]), about={})
 
 
 @pytest.fixture(scope="module")
