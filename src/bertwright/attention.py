@@ -176,9 +176,10 @@ class _PackedAttention(torch.autograd.Function):
                 if training:  # contiguous once, so that none of the products here and in backward copies its operands
                     q_NACD, k_NALD, v_NALD = q_NACD.contiguous(), k_NALD.contiguous(), v_NALD.contiguous()
                 p_NACL = _weights(q_NACD, k_NALD, group)
-                out_NACD = torch.matmul((p_NACL if mask is None else p_NACL * mask).to(v_NALD.dtype), v_NALD)
+                dropped_NACL = p_NACL if mask is None else p_NACL * mask
+                out_NACD = torch.matmul(dropped_NACL.to(v_NALD.dtype), v_NALD)
             if training:
-                kept += [q_NACD, k_NALD, v_NALD, p_NACL if keep else None, mask]
+                kept += [q_NACD, k_NALD, v_NALD, *((p_NACL, dropped_NACL) if keep else (None, mask))]
             group.rows.gather(out_NACD.transpose(1, 2).reshape(N * C, A * D), context_RH)
         if training:
             ctx.save_for_backward(*kept)
@@ -195,18 +196,16 @@ class _PackedAttention(torch.autograd.Function):
         grad_q_RH = torch.empty_like(grad_RH) if pruned else None
         for group in ctx.groups:
             N, C, L = group.N, group.C, group.L
-            q_NACD, k_NALD, v_NALD, p_NACL, mask = (next(saved) for _ in range(5))
+            q_NACD, k_NALD, v_NALD, p_NACL, dropped_NACL = (next(saved) for _ in range(5))
             if p_NACL is None:
-                p_NACL = _weights(q_NACD, k_NALD, group)
+                p_NACL, mask = _weights(q_NACD, k_NALD, group), dropped_NACL
+                dropped_NACL = p_NACL if mask is None else p_NACL * mask
             out_NACD = group.rows.spread(grad_RH, zero=True).view(N, C, A, D).transpose(1, 2).contiguous()
-            grad_p_NACL = torch.matmul(out_NACD, v_NALD.transpose(2, 3)).to(p_NACL.dtype)
-            dropped_NACL = p_NACL
-            if mask is not None:
-                dropped_NACL = p_NACL * mask
-                grad_p_NACL.mul_(mask)
-            dropped_NACL = dropped_NACL.to(v_NALD.dtype)
-            grad_s_NACL = torch._softmax_backward_data(grad_p_NACL, p_NACL, -1, p_NACL.dtype).mul_(D**-0.5)
-            grad_s_NACL = grad_s_NACL.to(v_NALD.dtype)
+            # Through mask and softmax at once: if g is the gradient of the dropped weights d, then that of the scores is
+            # d * g - p * sum(d * g).
+            grad_s_NACL = torch.matmul(out_NACD, v_NALD.transpose(2, 3)).to(p_NACL.dtype).mul_(dropped_NACL)
+            grad_s_NACL.addcmul_(p_NACL, grad_s_NACL.sum(-1, keepdim=True), value=-1).mul_(D**-0.5)
+            grad_s_NACL, dropped_NACL = grad_s_NACL.to(v_NALD.dtype), dropped_NACL.to(v_NALD.dtype)
             grad_q_NCAD = torch.matmul(grad_s_NACL, k_NALD).transpose(1, 2)
             grad_NL3AD = grad_RH.new_empty(N, L, 3, A, D)
             if grad_q_RH is None:
