@@ -58,6 +58,15 @@ def test_swags_own_csv(tmp_path: Path, ending: str, numbered: bool) -> None:
     assert (other.start, other.lead, other.source) == ('A man, "Al", sits. He', "", "gold")
 
 
+def test_answers_may_be_written_as_floats_unless_an_ending_is_that(tmp_path: Path) -> None:
+    rows = [[*SWAG_ROW[:-1], "2.0"], [*SWAG_ROW[:-5], "0.0", "1.0", "2.0", "3.00", "1.0"]]
+    one, two = read(swag(tmp_path / "train.csv", rows, SWAG))
+    assert (one.label, two.label) == (2, 1)
+    rows = [[*SWAG_ROW[:-5], "4", "3.0", "2.5", "0", "3.0"]]
+    (three,) = read(swag(tmp_path / "other.csv", rows, SWAG))
+    assert three.label == 1
+
+
 def test_swags_test_file_has_no_answers(tmp_path: Path) -> None:
     path = swag(tmp_path / "test.csv", [["0", *SWAG_ROW[:-1]]], ["", *SWAG[:-1]])
     (example,) = read(path, label=None)

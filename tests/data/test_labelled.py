@@ -99,6 +99,11 @@ def test_what_are_no_labels_is_named_with_its_line(tmp_path: Path, row: dict[str
     assert error(write_jsonl(tmp_path / "rows.jsonl", rows), Columns()) == "{file}:2: " + message
 
 
+def test_columns_of_labels_may_hold_floats(tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "rows.tsv", [("a", "1.0", "0.0"), ("b", "0", "true")], ("text", "good", "long"))
+    assert found(path, FLAGS) == [("a", ("good",)), ("b", ("long",))]
+
+
 @pytest.mark.parametrize("value", ["2", "yes", "", None, "0.5"])
 def test_a_column_that_has_neither_0_nor_1_is_named(tmp_path: Path, value: object) -> None:
     path = tmp_path / "rows.jsonl"

@@ -97,13 +97,21 @@ def test_explicit_weights_are_taken_by_name_and_default_to_one() -> None:
     assert ABC.class_weights("none", rows).tolist() == [1, 1, 1]
     assert ABC.class_weights("c=2.5, a=0.5", rows).tolist() == [0.5, 1, 2.5]
     assert Classification(("x=y", "z")).class_weights("x=y=3", None).tolist() == [3, 1]
+    assert Classification(("a, b", "c")).class_weights("c=0.5,a, b=2", None).tolist() == [2, 0.5]
+
+
+def test_classes_that_never_occur_do_not_count_for_the_balance() -> None:
+    found = Classification(tuple("abcd")).class_weights("balanced", inputs(examples("a", "a", "a", "c")))
+    np.testing.assert_allclose(found, [4 / (2 * 3), 1, 4 / 2, 1])
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("balance", "--class-weights: no class ''; use none, balanced, or name=weight,name=weight"),
+        ("balance", "--class-weights: no class 'balance'; use none, balanced, or name=weight,name=weight"),
         ("aa=2", "--class-weights: no class 'aa'; did you mean 'a'?; use none, balanced, or name=weight,name=weight"),
+        ("a=2,", "--class-weights: no class ''; use none, balanced, or name=weight,name=weight"),
+        ("a=2,xyz", "--class-weights: no class 'xyz'; use none, balanced, or name=weight,name=weight"),
         ("a=x", "--class-weights: 'x' is no weight for 'a'; use a number above 0"),
         ("a=-1", "--class-weights: '-1' is no weight for 'a'; use a number above 0"),
         ("a=0", "--class-weights: '0' is no weight for 'a'; use a number above 0"),

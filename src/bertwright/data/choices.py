@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ _SWAG = ("sent1", "sent2")
 _LISTS = ("choices", "endings")
 _ENDING = "ending{}"  # columns ending0, ending1, …
 _ANSWERS = ("label", "answer")
+_WHOLE = re.compile(r"(\d+)(\.0+)?")
 _TEXT, _LABEL = Columns().text, Columns().label  # where nothing else was asked for, published names are looked for too
 
 
@@ -113,9 +115,16 @@ def _codah(cells: list[str], columns: Columns, where: str) -> ChoiceExample:
 
 
 def _answer_as_number(row: Mapping[str, Any], columns: Columns) -> Mapping[str, Any]:
-    """In a table, where all is text, a number is that of an ending, even where an ending is a number too."""
+    """In a table, where all is text, a number is that of an ending, even where an ending is a number too.
+
+    2 may be written as 2.0, unless an ending is just that: a column of whole numbers becomes one of floats as soon as one
+    of its answers is missing.
+    """
     name = _answer_column(row, columns)
-    return {**row, name: int(row[name])} if name is not None and row[name].strip().isdecimal() else row
+    number = None if name is None else _WHOLE.fullmatch(row[name].strip())
+    if name is None or number is None or (number[2] and any(row[other] == row[name] for other in row if other != name)):
+        return row
+    return {**row, name: int(number[1])}
 
 
 def _answer_column(row: Mapping[str, Any], columns: Columns) -> str | None:

@@ -15,7 +15,8 @@ from bertwright.errors import BertwrightError
 
 # What a list is written as where a table has no lists.
 _LIST = re.compile(r"""\s*\[\s*(['"].*)?\]\s*""", re.DOTALL)
-_FLAGS = {"1": True, "0": False, "true": True, "false": False}
+# A column of whole numbers becomes one of floats as soon as a value of it is missing.
+_FLAGS = {"1": True, "0": False, "1.0": True, "0.0": False, "true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)

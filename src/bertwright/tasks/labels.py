@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,29 +73,41 @@ def unknown(label: str | None, labels: Sequence[str], where: str) -> BertwrightE
 def weights(setting: str, labels: Sequence[str], counts_C: IntArray) -> FloatArray:
     """Loss weights by ``--class-weights``: ``none``, ``balanced`` (all / (classes * those of the class)) or name=weight,…
 
+    Classes that never occur do not count for ``balanced``; they get 1, which smoothed labels still spread over them.
+
     Raises:
         BertwrightError: no such class, or no such weight.
     """
     if setting == "none":
         return np.ones(len(labels))
     if setting == "balanced":
-        return np.asarray(counts_C.sum() / (len(labels) * np.maximum(counts_C, 1)))
+        return np.where(counts_C > 0, counts_C.sum() / ((counts_C > 0).sum() * np.maximum(counts_C, 1)), 1.0)
     given = np.ones(len(labels))
-    for part in setting.split(","):
-        name, _, value = part.rpartition("=")
-        if name.strip() not in labels:
+    for name, value in _named_numbers(setting):
+        if name not in labels:
             raise BertwrightError(
-                f"--class-weights: no class {name.strip()!r}{did_you_mean(name.strip(), labels)}; "
-                "use none, balanced, or name=weight,name=weight"
+                f"--class-weights: no class {name!r}{did_you_mean(name, labels)}; use none, balanced, or name=weight,name=weight"
             )
         try:
             weight = float(value)
         except ValueError:
             weight = math.nan
         if not (math.isfinite(weight) and weight > 0):
-            raise BertwrightError(f"--class-weights: {value!r} is no weight for {name.strip()!r}; use a number above 0")
-        given[labels.index(name.strip())] = weight
+            raise BertwrightError(f"--class-weights: {value!r} is no weight for {name!r}; use a number above 0")
+        given[labels.index(name)] = weight
     return given
+
+
+def _named_numbers(setting: str) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of ``name=value,name=value``; a comma with no ``=`` before it belongs to a name."""
+    begun = ""
+    for part in setting.split(","):
+        name, equals, value = (begun + part).rpartition("=")
+        if equals:
+            yield name.strip(), value
+        begun = "" if equals else f"{begun}{part},"
+    if begun:
+        yield begun.removesuffix(",").strip(), ""
 
 
 def balance(labels: Sequence[str], counts_C: IntArray) -> str:
