@@ -82,6 +82,143 @@ def test_delimiters_and_words_with_blanks(tmp_path: Path, content: str, delimite
     assert read(tmp_path / "a.csv", content, delimiter=delimiter, tag=tag)[0][1:] == (["a b"], ["O"])
 
 
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("a.csv", {"delimiter": ","}),
+        ("a.csv", {}),
+        ("a.txt", {"delimiter": ",", "quoting": "csv"}),
+        ("a.txt", {"quoting": "csv"}),
+    ],
+)
+def test_quotes_enclose_fields_in_csv_and_where_that_is_asked_for(tmp_path: Path, name: str, how: dict[str, Any]) -> None:
+    path = tmp_path / name
+    content = '"-DOCSTART-","",O\n\n"Pa,ris",NNP,B-LOC\r\n",",",",O\n"",,""\n"""",``,"O"\n" ",_SP,O\n,,\n'
+    if not how:
+        content = content.replace('"-DOCSTART-","",O', "-DOCSTART-")
+    begins = lines(path, [(3, ["Pa,ris", ","], ["B-LOC", "O"]), (6, ['"', " "], ["O", "O"])])
+    assert read(path, content, **how) == begins
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "how", "words"),
+    [
+        ("a.conll", '" O\n"" O\n"a b" O\n', {}, None),
+        ("a.conll", '"\tO\n""\tO\n', {}, ['"', '""']),
+        ("a.txt", '"",O\n', {"delimiter": ","}, ['""']),
+        ("a.csv", '"",O\n', {"delimiter": ",", "quoting": "literal"}, ['""']),
+        ("a.csv", '" O\n, O\n', {}, ['"', ","]),
+        ("a.csv", '""""\tO\n', {}, ['"']),
+        ("a.tsv", '""""\tO\n', {"quoting": "csv"}, ['"']),
+        ("a.tsv", '"a b"\n","\n', {"quoting": "csv", "labelled": False}, ["a b", ","]),
+        ("a.csv", 'a\n","\nb\n', {"delimiter": ",", "labelled": False}, ["a", ",", "b"]),
+    ],
+)
+def test_quotes_are_words_elsewhere(
+    tmp_path: Path, name: str, content: str, how: dict[str, Any], words: list[str] | None
+) -> None:
+    if words is None:
+        with pytest.raises(
+            BertwrightError, match=r":3: 3 columns where 2 .*see --delimiter; quotes are taken literally here"
+        ):
+            read(tmp_path / name, content, **how)
+    else:
+        assert read(tmp_path / name, content, **how)[0][1] == words
+
+
+HEADED = "word\tpos\tNE tag\nParis\tNNP\tB-LOC\nis\tVBZ\tO\n\nBonn\tNNP\tB-LOC\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "tags"),
+    [
+        ({"token": "word", "tag": "pos"}, ["NNP", "VBZ"]),
+        ({"tag": "NE tag"}, ["B-LOC", "O"]),
+        ({"token": "word"}, ["B-LOC", "O"]),
+        ({"token": "word", "tag": "2"}, ["NNP", "VBZ"]),
+        ({"token": "word", "tag": "pos", "labelled": False}, []),
+        ({"tag": "pos", "labelled": False}, []),
+    ],
+)
+def test_a_first_line_with_the_names_of_columns_is_their_header(
+    tmp_path: Path, how: dict[str, Any], tags: list[str]
+) -> None:
+    path = tmp_path / "a.tsv"
+    for before in ("", "\ufeff", "\n"):
+        begin = 2 + (before == "\n")
+        first, second = read(path, before + HEADED, **how)
+        assert first == (f"{path}:{begin}", ["Paris", "is"], tags)
+        assert second[:2] == (f"{path}:{begin + 3}", ["Bonn"])
+
+
+def test_words_named_as_columns_are_words(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    assert read(path, "text\n\na\n", labelled=False)[0][1] == ["text"]
+    assert read(path, "pos\na\n", labelled=False, tag="pos")[0][1] == ["pos", "a"]
+    assert read(path, "Label word\n, punct\n")[0][1] == ["Label", ","]
+    assert read(path, "Text NN O\n")[0][1] == ["Text"]
+    assert read(path, "a X\n\nword pos\n")[1][1] == ["word"]
+    assert read(path, "\nword pos\n")[0][1] == ["word"]
+
+
+@pytest.mark.parametrize(
+    ("content", "how", "message"),
+    [
+        (
+            "word\tpos\na\tX\n",
+            {},
+            "'word', 'pos' look like a header; name the columns with --token-column word --tag-column pos (",
+        ),
+        (
+            "Token NER\na O\n",
+            {"labelled": False},
+            "'Token', 'NER' look like a header; name the columns with --token-column Tok",
+        ),
+        (
+            HEADED,
+            {},
+            "'word', 'pos', 'NE tag' look like a header; name the columns with --token-column word --tag-column 'NE tag'",
+        ),
+        (
+            "Sentence #,Word,Tag\n1,a,O\n",
+            {"delimiter": ","},
+            "'Sentence #', 'Word', 'Tag' look like a header; name the colu",
+        ),
+        (
+            HEADED,
+            {"names": ("word", "p", "t")},
+            "'word', 'pos', 'NE tag' look like a header; name the columns with --token-col",
+        ),
+        (
+            HEADED,
+            {"token": "word", "tag": "ps"},
+            "--tag-column is 'ps'; use a number from 1 to 3, or one of word, pos, NE tag",
+        ),
+        (
+            HEADED,
+            {"tag": "ps"},
+            "--tag-column is 'ps'; use a number from 1 to 3; names are given with --columns or by a header",
+        ),
+        ("word tag tag\na b O\n", {"tag": "tag"}, "the header has two columns 'tag'; give each its own name"),
+        (
+            '"a,O\n',
+            {"delimiter": ",", "quoting": "csv"},
+            "cannot read this row: unexpected end of data; a field in quotes ends",
+        ),
+        (
+            '"a"b,O\n',
+            {"delimiter": ",", "quoting": "csv"},
+            "cannot read this row: ',' expected after '\"'; a field in quotes e",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_first_line_is_said(tmp_path: Path, content: str, how: dict[str, Any], message: str) -> None:
+    with pytest.raises(BertwrightError) as caught:
+        read(tmp_path / "a.txt", content, **how)
+    assert str(caught.value).startswith(f"{tmp_path}/a.txt:1: {message}")
+    assert ("without --columns" in str(caught.value)) == ("names" in how)
+
+
 def test_a_blank_or_a_wide_space_may_be_a_word(tmp_path: Path) -> None:
     assert read(tmp_path / "a", "a\tO\n \tO\n")[0][1:] == (["a", " "], ["O", "O"])
     assert read(tmp_path / "a", "\u3000 O\n\u2028 O\n\x85 O\n")[0][1] == ["\u3000", "\u2028", "\x85"]
@@ -188,6 +325,8 @@ def test_what_has_no_effect_on_the_words_of_a_file_is_told(tmp_path: Path) -> No
         read_json(path, {"text": "a1 b", "spans": []}, drop="1$")
     with pytest.warns(BertwrightWarning, match="--delimiter has no effect on CoNLL-U, whose columns are separated by tabs"):
         read(tmp_path / "a.conllu", "1\ta\ta\tNOUN\n\n", delimiter=",")
+    with pytest.warns(BertwrightWarning, match="--quoting csv has no effect on CoNLL-U, where a quote is a character like"):
+        assert read(tmp_path / "a.conllu", '1\t"\t"\tPUNCT\n\n', quoting="csv")[0][1] == ['"']
 
 
 def test_character_spans_become_tags_of_words(tmp_path: Path) -> None:

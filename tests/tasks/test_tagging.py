@@ -127,6 +127,18 @@ def test_a_slip_among_tags_of_spans_is_named() -> None:
     assert Tagging.learn(rows, Recipe(scheme="plain")).classes == ("B-A", "I-A", "ILOC", "O")
 
 
+@pytest.mark.parametrize(("where", "hint"), [("f.tsv:1", True), ("f.tsv:2", False), ("f.jsonl:1", False)])
+def test_a_slip_in_the_first_line_may_be_a_header(where: str, hint: bool) -> None:
+    rows = [sentence("Wort " + "a " * 20, "NE-Tag " + "O " * 18 + "B-A I-A", where)]
+    with pytest.raises(BertwrightError) as caught:
+        Tagging.learn(rows, Recipe())
+    assert str(caught.value).startswith(f"{where}, word 1 ('Wort'): the tag 'NE-Tag' is neither O nor a letter")
+    assert (
+        str(caught.value).endswith("; if line 1 is a header, --tag-column NE-Tag, without --columns, takes it as one")
+        == hint
+    )
+
+
 def test_one_tag_alone_is_refused() -> None:
     with pytest.raises(BertwrightError, match=r"^a:1: all 2 words of the training rows have the tag 'O'; a tagger needs"):
         Tagging.learn([sentence("a b", "O O")], Recipe())
@@ -501,6 +513,49 @@ def test_plain_tags_are_learned_from_the_command_line(tiny_dir: Path, tmp_path: 
     assert answer["predicted"] == ["X", "ADJ+", "X"]
     wrong = run("finetune", "--task", "tagging", *flags, "--metric", "f1", "--out", tmp_path / "no")
     assert wrong.error.startswith("--metric is 'f1'")
+
+
+@pytest.mark.usefixtures("plotless")
+def test_a_csv_export_with_a_header_and_quotes_is_learned_and_predicted(tiny_dir: Path, tmp_path: Path) -> None:
+    kinds = dict.fromkeys(PLAIN, "X") | dict.fromkeys(GOOD, "ADJ+") | dict.fromkeys(BAD, "ADJ-") | {",": "P", '"': "P"}
+    train, text = tmp_path / "train.csv", io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["word", "pos"])
+    for words, _ in made(50):
+        writer.writerows((word, kinds[word]) for word in ['"', *words, ","])
+        writer.writerow(["", ""])
+    train.write_text(text.getvalue())
+    flags = [
+        "--task",
+        "tagging",
+        "--train",
+        train,
+        "--model",
+        tiny_dir,
+        "--max-length",
+        "16",
+        "--epochs",
+        "1",
+        "--threads",
+        "1",
+    ]
+    flags += ["--delimiter", "comma"]
+    refused = run("finetune", *flags, "--out", tmp_path / "none")
+    assert refused.error == (
+        f"{train}:1: 'word', 'pos' look like a header; name the columns with --token-column word --tag-column pos (the line "
+        "is then taken as the header), or delete the line; if it is a word, put an empty line before it"
+    )
+    flags += ["--token-column", "word", "--tag-column", "pos"]
+    result = run("finetune", *flags, "--out", tmp_path / "model")
+    assert result.code == 0, result.err
+    assert "has no effect" not in result.err
+    assert set(bertwright.load(tmp_path / "model", device="cpu").labels) == {"X", "ADJ+", "ADJ-", "P"}
+    (tmp_path / "in.csv").write_text('word\nthe\n","\n""""\n')
+    answer = run("predict", tmp_path / "model", "--input", tmp_path / "in.csv", "--device", "cpu")
+    assert json.loads(answer.out)["tokens"] == ["the", ",", '"']
+    literal = run("finetune", *flags, "--quoting", "literal", "--out", tmp_path / "literal")
+    assert literal.error.startswith(f"{train}:")
+    assert literal.error.endswith("see --delimiter; quotes are taken literally here, see --quoting")
 
 
 @pytest.mark.usefixtures("plotless")

@@ -6,8 +6,11 @@ Every problem names its file and line. Nothing is skipped: what cannot be read e
 from __future__ import annotations
 
 import bisect
+import csv
+import dataclasses
 import itertools
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +26,21 @@ DOCUMENT = "-DOCSTART-"  # in the first column: a document begins, and the line 
 _UNIVERSAL = ".conllu"  # of Universal Dependencies: comments, and words that stand for several
 _BLANKS = " \t"  # no other white space separates columns: it may be a word in some data
 _WIDE_SPACES = re.compile(f"[{_BLANKS}]+")
+# What headers call the columns of words and of tags.
+_WORD_HEADS = frozenset({"word", "words", "token", "tokens", "form", "text"})
+_TAG_HEADS = frozenset({"tag", "tags", "pos", "ner", "label", "labels", "chunk", "upos", "xpos"}) | frozenset(
+    {"pos_tag", "pos_tags", "ner_tag", "ner_tags", "chunk_tag", "chunk_tags"}
+)
 
 
 @dataclass(frozen=True)
 class TagColumns:
     """Where words and tags are.
 
-    In columns, ``token`` and ``tag`` are numbers from 1 or one of ``names``; None: the first and the last, and those of
-    form and UPOS in CoNLL-U. In JSON lines and Parquet they are fields; None: ``tokens``, and ``tags`` or ``spans``. What
-    ``drop`` matches is left out of each word. Unless ``labelled``, tags are not looked for.
+    In columns, ``token`` and ``tag`` are numbers from 1 or one of ``names``, which a header gives too; None: the first
+    and the last, and those of form and UPOS in CoNLL-U. In JSON lines and Parquet they are fields; None: ``tokens``, and
+    ``tags`` or ``spans``. ``quoting`` is auto (quotes enclose fields in .csv), literal or csv. What ``drop`` matches is
+    left out of each word. Unless ``labelled``, tags are not looked for.
     """
 
     token: str | None = None
@@ -39,6 +48,7 @@ class TagColumns:
     text: str = "text"
     names: tuple[str, ...] = ()
     delimiter: str | None = None
+    quoting: str = "auto"
     drop: str | None = None
     labelled: bool = True
 
@@ -70,8 +80,9 @@ _LEFT_OUT = "spans were left out, as each word of theirs is in a span before the
 def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
     """Yield the sentences of a file in order: JSON lines (.jsonl, .ndjson), Parquet, else columns.
 
-    Columns are separated by tabs if the first line with a word has one, else by blanks; a delimiter settles it. Empty
-    lines and lines that begin with -DOCSTART- stand between sentences.
+    Columns are separated by tabs if the first line with a word has one, else by blanks, in .csv by commas if it has one;
+    a delimiter settles it. If that line holds the names that ``columns`` looks for, it is a header. Empty lines and lines
+    that begin with -DOCSTART- stand between sentences.
 
     Raises:
         BertwrightError: the file is missing, not to be read or empty, or a sentence cannot be read (names the line).
@@ -138,13 +149,17 @@ def _word_lines(path: Path, columns: TagColumns, notices: _Notices) -> Iterator[
     universal = path.suffix.lower() == _UNIVERSAL
     if universal and columns.delimiter is not None:
         tell(f"{path}: --delimiter has no effect on CoNLL-U, whose columns are separated by tabs")
+    if universal and columns.quoting == "csv":
+        tell(f"{path}: --quoting csv has no effect on CoNLL-U, where a quote is a character like others")
     separator = "\t" if universal else None if columns.delimiter is None else separator_of(columns.delimiter)
+    quoted = not universal and _is_quoted(path, columns)
     token_place, tag_place, width, number = 0, 0, 0, 0
     with opening(path) as file:
         for number, line in lines_of(file, str(path)):
+            where = f"{path}:{number}"
             if "\r" in line.rstrip("\r"):
                 raise BertwrightError(
-                    f"{path}:{number}: a carriage return stands inside the line; save the file with a line feed at the "
+                    f"{where}: a carriage return stands inside the line; save the file with a line feed at the "
                     "end of each line"
                 )
             if not line.strip(_BLANKS + (separator or "")):
@@ -155,32 +170,99 @@ def _word_lines(path: Path, columns: TagColumns, notices: _Notices) -> Iterator[
                 continue
             if universal and line.startswith("#"):
                 continue
-            if not width:
-                separator = "\t" if separator is None and "\t" in line.strip(_BLANKS) else separator
-            cells = _cells(line, separator)
+            if not width and separator is None:
+                separator = _separator_in(line, columns, quoted)
+                quoted = quoted and separator is not None
+            cells = _cells(line, separator, quoted, where)
+            if quoted and (not any(cells) or cells[0].startswith(DOCUMENT)):
+                yield number, None
+                continue
             if not width:
                 width = len(cells)
-                token_place, tag_place = _places(columns, width, universal, f"{path}:{number}")
+                if header := _has_header(columns, cells, where):
+                    columns = dataclasses.replace(columns, names=tuple(cells))
+                token_place, tag_place = _places(columns, width, universal, where)
+                if header:
+                    continue
             elif len(cells) != width:
+                hint = (
+                    "; quotes are taken literally here, see --quoting" if '"' in line and not (quoted or universal) else ""
+                )
                 raise BertwrightError(
-                    f"{path}:{number}: {len(cells)} columns where {width} are expected, as in the lines before; they are "
-                    f"separated by {'blanks' if separator is None else repr(separator)}, see --delimiter"
+                    f"{where}: {len(cells)} columns where {width} are expected, as in the lines before; they are "
+                    f"separated by {'blanks' if separator is None else repr(separator)}, see --delimiter{hint}"
                 )
             if universal and not cells[0].isdecimal():
                 continue  # a word that the next lines take apart, or one that is not in the text
+            if number == 1:
+                _refuse_header(columns, cells, token_place, tag_place, where)
             word, tag = cells[token_place], cells[tag_place].strip()
             if not word or (columns.labelled and not tag):
-                raise BertwrightError(f"{path}:{number}: the {'tag' if word else 'word'} is missing; fill it in")
-            yield number, (_cleaned(word, columns, f"{path}:{number}", notices), tag)
+                raise BertwrightError(f"{where}: the {'tag' if word else 'word'} is missing; fill it in")
+            yield number, (_cleaned(word, columns, where, notices), tag)
     yield number, None
 
 
-def _cells(line: str, separator: str | None) -> list[str]:
+def _is_quoted(path: Path, columns: TagColumns) -> bool:
+    return columns.quoting == "csv" or (columns.quoting == "auto" and path.suffix.lower() == ".csv")
+
+
+def _separator_in(line: str, columns: TagColumns, quoted: bool) -> str | None:
+    """What separates the columns of a file by its first line with a word; None: blanks, where no quotes are."""
+    if "\t" in line.strip(_BLANKS):
+        return "\t"
+    if quoted and "," in line.strip(_BLANKS + ","):  # a comma at an end may be a word
+        return ","
+    return "\t" if columns.quoting == "csv" else None
+
+
+def _cells(line: str, separator: str | None, quoted: bool, where: str) -> list[str]:
     if separator is None:
         return _WIDE_SPACES.split(line.strip(_BLANKS))
-    trailing = _BLANKS if separator == "\t" else " "
+    line = line.rstrip(_BLANKS if separator == "\t" else " ")
+    try:
+        cells = next(csv.reader([line], delimiter=separator, strict=True)) if quoted else line.split(separator)
+    except csv.Error as error:
+        raise BertwrightError(
+            f"{where}: cannot read this row: {error}; a field in quotes ends in its line here, see --quoting and --delimiter"
+        ) from None
     # A blank may be a word of its own, between two tabs.
-    return [cell.strip(_BLANKS) or cell for cell in line.rstrip(trailing).split(separator)]
+    return [cell.strip(_BLANKS) or cell for cell in cells]
+
+
+def _has_header(columns: TagColumns, cells: Sequence[str], where: str) -> bool:
+    """Whether the first line with a word is a header: it holds a name that is given for a column.
+
+    Raises:
+        BertwrightError: it holds it twice.
+    """
+    if columns.names:
+        return False
+    # Where only words are wanted, the first of them may happen to be called as the column of tags was.
+    places = ((columns.token, cells), (columns.tag, cells if columns.labelled else cells[1:]))
+    names = [name for name, among in places if name is not None and not name.isdecimal() and name in among]
+    for name in names:
+        if cells.count(name) > 1:
+            raise BertwrightError(f"{where}: the header has two columns {name!r}; give each its own name")
+    return bool(names)
+
+
+def _refuse_header(columns: TagColumns, cells: Sequence[str], token_place: int, tag_place: int, where: str) -> None:
+    """Raise BertwrightError for the first line of a file if it is a header that nobody asked for."""
+    heads = [cell.lower() for cell in cells]
+    if not (heads[token_place] in _WORD_HEADS or (columns.labelled and heads[tag_place] in _TAG_HEADS)):
+        return
+    words = [number for number, head in enumerate(heads) if head in _WORD_HEADS]
+    if words and not _TAG_HEADS.isdisjoint(heads):
+        token = token_place if token_place in words else words[0]
+        how = f"--token-column {shlex.quote(cells[token])}"
+        if columns.labelled:
+            how += f" --tag-column {shlex.quote(cells[tag_place])}"
+        raise BertwrightError(
+            f"{where}: {', '.join(map(repr, cells))[:200]} look like a header; name the columns with {how}"
+            f"{', without --columns' if columns.names else ''} (the line is then taken as the header), or delete the line; "
+            "if it is a word, put an empty line before it"
+        )
 
 
 def _places(columns: TagColumns, width: int, universal: bool, where: str) -> tuple[int, int]:
@@ -203,7 +285,7 @@ def _place(given: str | None, option: str, default: int, names: Sequence[str], w
         return names.index(given)
     number = default if given is None else int(given) if given.isdecimal() else 0
     if not 1 <= number <= width:
-        known = f", or one of {', '.join(names)}" if names else "; names are given with --columns"
+        known = f", or one of {', '.join(names)}" if names else "; names are given with --columns or by a header"
         raise BertwrightError(f"{where}: {option} is {given or default!r}; use a number from 1 to {width}{known}")
     return number - 1
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from bertwright.arrays import FloatArray, IntArray, softmax
 from bertwright.data.conll import TagColumns, read_tagged
 from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
-from bertwright.data.readers import stream_lines
+from bertwright.data.readers import is_delimited, stream_lines
 from bertwright.data.splits import stratified_split
 from bertwright.data.tagged import TaggedExample, words_of
 from bertwright.data.tags import (
@@ -76,7 +77,7 @@ class Tagging(Task):
         "f1_macro": "F1, macro",
     }
     OPTIONS = frozenset(
-        {"text", "columns", "delimiter", "token_column", "tag_column", "drop_from_token", "scheme"}
+        {"text", "columns", "delimiter", "quoting", "token_column", "tag_column", "drop_from_token", "scheme"}
         | {"class_weights", "label_smoothing", "r_drop"}
     )
 
@@ -91,6 +92,7 @@ class Tagging(Task):
             text=recipe.text,
             names=recipe.columns,
             delimiter=recipe.delimiter,
+            quoting=recipe.quoting,
             drop=recipe.drop_from_token,
             labelled=labelled,
         )
@@ -434,7 +436,17 @@ def _check_marks(counts: Counter[str], examples: Sequence[TaggedExample]) -> Non
         raise BertwrightError(
             f"{_where(strange, examples)}: the tag {strange!r} is neither O nor a letter (B, I, E, S, M, L, U, W), a hyphen "
             "and a type, as most tags are; mend it, or take tags as they stand with --scheme plain"
+            + _if_header(strange, examples)
         )
+
+
+def _if_header(tag: str, examples: Sequence[TaggedExample]) -> str:
+    """What to do if a tag is the name of a column: it stands in the first line of a file of columns."""
+    for example in examples:
+        path, _, line = example.where.rpartition(":")
+        if line == "1" and (example.tags or ("",))[0] == tag and is_delimited(path):
+            return f"; if line 1 is a header, --tag-column {shlex.quote(tag)}, without --columns, takes it as one"
+    return ""
 
 
 def _where(tag: str, examples: Sequence[TaggedExample]) -> str:
