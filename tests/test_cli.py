@@ -312,6 +312,17 @@ def test_predict_takes_pairs_every_way(pair_run: Path, tmp_path: Path) -> None:
     assert run("predict", pair_run, "-", "--pair", "c").error.startswith("--pair goes with texts given here")
 
 
+def test_predict_says_once_that_lines_are_pairs_where_no_recipe_does(pair_run: Path, tmp_path: Path) -> None:
+    foreign = shutil.copytree(pair_run, tmp_path / "foreign")
+    (foreign / "recipe.toml").unlink()
+    lines = b"good film\tcat\ncat\tbad day\n"
+    streamed = run("predict", foreign, "-", "--device", "cpu", stdin=lines)
+    assert records(streamed) == records(run("predict", pair_run, "-", "--device", "cpu", stdin=lines))
+    assert streamed.code == 0
+    assert streamed.err.count("\n") == 1
+    assert "standard input:1: holds a tab, so each line is read as a pair of texts" in streamed.err
+
+
 # ----------------------------------------------------------------------------------------------- evaluate, info, tokenize
 
 

@@ -134,6 +134,37 @@ def test_a_classifier_without_a_recipe_takes_single_texts_and_pairs(tiny_dir: Pa
         list(model.predict_rows(mixed))
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "problem"),
+    [
+        ("classification", ["no", "yes"], "single_label_classification"),
+        ("multi-label", ["no", "yes"], "multi_label_classification"),
+        ("regression", ["score"], "regression"),
+    ],
+)
+def test_a_stream_to_a_model_without_a_recipe_is_of_pairs_if_its_first_line_is(
+    task: str, labels: list[str], problem: str, tiny_dir: Path, tmp_path: Path
+) -> None:
+    directory = their_classifier(tiny_dir, tmp_path / "theirs", labels)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"problem_type": problem}))
+    model = bertwright.load(directory, device="cpu")
+    assert model.recipe.task == task
+    lines = io.BytesIO(b"\nthe film\tit is so\nno tab\nthe cat\tbad\n")
+    with pytest.warns(BertwrightWarning, match="stream:2: holds a tab, so each line is read as a pair") as told:
+        records = list(model.predict_rows(model.read_stream(lines, "stream")))
+    assert len(told) == 1
+    assert records[1::2] == model.predict(["the film", "the cat"], ["it is so", "bad"])
+    assert [record.get("skipped") for record in records] == ["empty", None, "no tab between two texts", None]
+    singles = list(model.predict_rows(model.read_stream(io.BytesIO(b"the film\nthe cat\tbad\n"), "stream")))
+    assert singles == model.predict(["the film", "the cat\tbad"])
+
+
+def test_a_tab_is_part_of_a_text_where_a_recipe_says_that_texts_are_single(model: Predictor) -> None:
+    (example,) = model.read_stream(io.BytesIO(b"the film\tit is so\n"), "stream")
+    assert example == Example("the film\tit is so", "stream:1")
+
+
 def test_two_labels_that_transformers_left_unnamed(tiny_dir: Path, tmp_path: Path) -> None:
     BertForSequenceClassification.from_pretrained(tiny_dir).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny_dir).save_pretrained(tmp_path)

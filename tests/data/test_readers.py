@@ -329,6 +329,22 @@ def test_a_stream_of_pairs_has_a_tab_between_them() -> None:
     ]
 
 
+@pytest.mark.parametrize("blank", [b"", b"\n \t\nnul\x00\t\n"])
+def test_where_nothing_says_what_lines_are_the_first_that_is_not_blank_does(blank: bytes) -> None:
+    number = blank.count(b"\n") + 1
+    with pytest.warns(BertwrightWarning) as told:
+        items = list(stream_lines(io.BytesIO(blank + b"a\tb\nno tab\nc\td\n"), "s", pairs=None))
+    assert items[number - 1 :] == [
+        Example(text="a", pair="b", where=f"s:{number}"),
+        Unreadable(f"s:{number + 1}", "no tab between two texts"),
+        Example(text="c", pair="d", where=f"s:{number + 2}"),
+    ]
+    assert len(told) == 1
+    assert str(told[0].message).startswith(f"s:{number}: holds a tab, so each line is read as a pair of texts")
+    singles = list(stream_lines(io.BytesIO(blank + b"no tab\na\tb\n"), "s", pairs=None))
+    assert singles[number - 1 :] == [Example("no tab", f"s:{number}"), Example("a\tb", f"s:{number + 1}")]
+
+
 @given(
     st.binary(max_size=200)
     | st.lists(st.sampled_from([b"\n", b"\r\n", b"\x00", b"\xff", b"a\tb", b"\xe4\xbd\xa0"])).map(b"".join)

@@ -171,7 +171,6 @@ def test_a_byte_order_mark_and_line_breaks_of_any_kind_are_no_matter(tmp_path: P
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (squad(question(), question()), ": data[0].paragraphs[0].qas[1] (a): the id 'a' is that of "),
         (squad({"question": "?", "answers": []}), ": data[0].paragraphs[0].qas[0]: has no 'id'; SQuAD has one"),
         (squad({"id": "a", "answers": []}), ": data[0].paragraphs[0].qas[0] (a): the question is missing"),
         (squad({"id": "a", "question": "?", "answer": []}), ": data[0].paragraphs[0].qas[0] (a): has no 'answers'; did you"),
@@ -181,7 +180,8 @@ def test_a_byte_order_mark_and_line_breaks_of_any_kind_are_no_matter(tmp_path: P
         (squad(question("a", (3, 4))), ": data[0].paragraphs[0].qas[0] (a): an answer's text is 3, not a text"),  # type: ignore[arg-type]
         (squad(question("a", ("cat", 4), is_impossible=True)), "is_impossible is true, but there are 1 answers; correct"),
         (squad(question("a", is_impossible=False)), "is_impossible is false, but there are 0 answers; correct"),
-        (squad(question("a", is_impossible="no")), "is_impossible is \"no\", but there are 0 answers; correct"),
+        (squad(question("a", is_impossible="false")), 'is_impossible is "false"; make it true or false, without quotes'),
+        (squad(question("a", is_impossible=[2])), ": data[0].paragraphs[0].qas[0] (a): is_impossible is [2]; make it true"),
         (squad(question("a", answers=["cat"])), "answers must be a list of objects with 'text' and 'answer_start'"),
         (squad(question("a", answers={"text": ["x"]})), "answers must have as many 'text' as 'answer_start', both as lists"),
         (squad(question([1])), "the id is [1], not a text or a whole number"),  # type: ignore[arg-type]
@@ -209,8 +209,25 @@ def test_mistakes_in_squad_json_are_named_by_place(tmp_path: Path, content: Any,
 def test_mistakes_in_json_lines_are_named_by_line(tmp_path: Path) -> None:
     good = json.dumps(question() | {"context": CONTEXT})
     assert refused(written(tmp_path, good + "\n{}", "q.jsonl")) == ":2: the question is missing"
-    message = refused(written(tmp_path, good + "\n" + good, "q.jsonl"))
-    assert message == f":2: the id 'a' is that of {tmp_path / 'q.jsonl'}:1 already; give each question its own"
+
+
+@pytest.mark.parametrize(
+    ("labelled", "judged"),
+    [(True, ", but judged without predictions.json and null_odds.json, which go by id"), (False, "")],
+)
+def test_questions_that_share_an_id_are_read_and_told_once(tmp_path: Path, labelled: bool, judged: str) -> None:
+    lines = "\n".join(json.dumps(question(id) | {"context": CONTEXT}) for id in ("a", "b", "a", "b", "a"))
+    file = written(tmp_path, lines, "q.jsonl")
+    with pytest.warns(BertwrightWarning) as told:
+        examples = list(read_questions(file, labelled=labelled))
+    assert [example.id for example in examples] == ["a", "b", "a", "b", "a"]
+    assert [str(warning.message) for warning in told] == [
+        f"{file}:3: the id 'a' is that of {file}:1 already, the first of 3 such questions; all are read{judged}; give each "
+        "its own"
+    ]
+    nested = written(tmp_path, squad(question(), question()))
+    with pytest.warns(BertwrightWarning, match=r"qas\[1\] \(a\): the id 'a' is that of .*qas\[0\] \(a\) already"):
+        assert len(list(read_questions(nested, labelled=labelled))) == 2
 
 
 def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:

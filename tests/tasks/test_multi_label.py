@@ -236,6 +236,27 @@ def test_labels_are_learned_each_by_itself(trained: bertwright.Run) -> None:
     assert {name: test["per_class"][name]["threshold"] for name in ("bad", "good")} == saved["thresholds"]
 
 
+@pytest.mark.usefixtures("plotless")
+def test_a_table_of_labels_that_hold_commas_is_read_back(tiny_dir: Path, tmp_path: Path) -> None:
+    names = {"good": "warm, kind", "bad": "cold"}
+    train = write_jsonl(tmp_path / "t.jsonl", [row | {"tags": [names[tag] for tag in row["tags"]]} for row in moods(40)])
+    trained = bertwright.finetune(
+        QUICK, model=tiny_dir, task="multi-label", train=train, label="tags", label_separator=" | ", epochs=1,
+        out=tmp_path / "run", console=QUIET,
+    )  # fmt: skip
+    loaded = bertwright.load(trained.out, threads=1)
+    given = [["warm, kind", "cold"], ["warm, kind"], []]
+    for model in (trained.model, loaded):
+        header, *rows = model.task.table({"text": "the film", "predicted": labels} for labels in given)
+        table = write_csv(tmp_path / "predicted.csv", rows, header)
+        assert [row.answer for row in model.read(table, label="predicted")] == given
+
+
+def test_a_label_that_holds_what_stands_between_labels_is_told() -> None:
+    with pytest.warns(BertwrightWarning, match="the label 'warm, kind' holds ',', which stands .*; --format jsonl keeps"):
+        list(MultiLabel(("cold", "warm, kind")).table([]))
+
+
 def test_a_column_of_labels_beside_columns_of_flags_is_told(trained: bertwright.Run, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "flags.csv", [("good film", "1", "0")], ("text", "good", "bad"))
     with pytest.warns(BertwrightWarning, match="--label has no effect beside --labels"):

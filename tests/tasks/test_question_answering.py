@@ -325,6 +325,7 @@ def test_official_files_need_ids(run: bw.Run) -> None:
     assert json.loads(files["null_odds.json"] or "") == {"a": 0.5, "b": CERTAIN}
     assert QuestionAnswering().files(records) == files | {"null_odds.json": None}
     assert set(task.files([*records, {"predicted": "y"}]).values()) == {None}
+    assert set(task.files([*records, records[0] | {"predicted": "y"}]).values()) == {None}
 
 
 # ------------------------------------------------------------------------------------------------------------ whole runs
@@ -372,6 +373,27 @@ def test_the_command_line_and_python_give_the_same_digits(run: bw.Run, model: Pr
     header, row = said.out.splitlines()
     assert header == "id,question,predicted,start,end,score,probability,no-answer margin,skipped,cut"
     assert row.startswith(f"3,{question},{answer['predicted']},{answer['start']},{answer['end']},")
+
+
+@pytest.mark.usefixtures("plotless")
+def test_questions_that_share_an_id_are_trained_on_measured_and_answered(tiny_dir: Path, tmp_path: Path) -> None:
+    train, test = write_squad(tmp_path / "train.json", asked(40, 0) * 2), write_squad(tmp_path / "t.json", asked(8, 1) * 2)
+    options = QUICK | {"model": tiny_dir, "train": train, "test": test, "out": tmp_path / "run", "steps": 2}
+    with pytest.warns(BertwrightWarning) as told:
+        run = bw.finetune(options, console=Console(quiet=True))
+    shared = [str(warning.message) for warning in told if "the id" in str(warning.message)]
+    assert [message.partition(":")[0] for message in shared] == [str(train), str(test)]
+    assert "first of 40 such questions; all are read, but judged without predictions.json and null_odds.json" in shared[0]
+    assert run.metrics["test"]["examples"] == 16
+    assert len((run.out / "test" / "predictions.jsonl").read_text().splitlines()) == 16
+    assert not (run.out / "test" / "predictions.json").exists()
+    said = command_line.run("evaluate", run.out, test, "--out", tmp_path / "e", "--threads", 1)
+    assert said.code == 0
+    assert said.err.count("the id '1-0-0' is that of") == 1
+    assert not (tmp_path / "e" / "predictions.json").exists()
+    said = command_line.run("predict", run.out, "--input", test, "--threads", 1)
+    assert len(said.out.splitlines()) == 16
+    assert "all are read; give each its own" in said.err
 
 
 def test_long_contexts_are_searched_to_their_end(model: Predictor) -> None:

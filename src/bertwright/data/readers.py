@@ -169,11 +169,12 @@ def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
         yield number, text.removesuffix("\n").removesuffix("\r")
 
 
-def stream_lines(file: BinaryIO, name: str, *, pairs: bool = False) -> Iterator[Example | Unreadable]:
+def stream_lines(file: BinaryIO, name: str, *, pairs: bool | None = False) -> Iterator[Example | Unreadable]:
     """Yield one item for each line of a stream that must not end at its first bad line.
 
-    A line is a text; with ``pairs``, two texts with a tab between. A line that is not UTF-8, holds a NUL byte, has not
-    two texts, or is longer than ``LONGEST_LINE`` gives an :class:`Unreadable` in its place.
+    A line is a text; with ``pairs``, two texts with a tab between; where that is None, they are pairs if the first line
+    that is not blank has a tab, which is told. A line that is not UTF-8, holds a NUL byte, has not two texts, or is longer
+    than ``LONGEST_LINE`` gives an :class:`Unreadable` in its place.
     """
     number = 0
     while raw := file.readline(LONGEST_LINE + 1):
@@ -194,7 +195,15 @@ def stream_lines(file: BinaryIO, name: str, *, pairs: bool = False) -> Iterator[
         first, tab, second = text.partition("\t")
         if "\x00" in text:
             yield Unreadable(where, "holds a NUL byte")
-        elif pairs and text and not tab:
+            continue
+        if pairs is None and text.strip():
+            pairs = bool(tab)
+            if pairs:
+                tell(
+                    f"{where}: holds a tab, so each line is read as a pair of texts, as no recipe of the model says what it "
+                    "takes; put a space there if it is one text"
+                )
+        if pairs and text and not tab:
             yield Unreadable(where, "no tab between two texts")
         elif pairs:
             yield Example(text=first, pair=second, where=where)

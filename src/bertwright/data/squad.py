@@ -68,11 +68,11 @@ def read_questions(path: str | Path, *, labelled: bool) -> Iterator[QuestionExam
 
     A row has ``question``, ``context`` and, unless ``labelled`` is off, ``answers``: as in SQuAD a list of objects with
     ``text`` and ``answer_start``, or as the hub has them an object with both as lists. ``id``, ``title`` and
-    ``is_impossible`` are optional.
+    ``is_impossible`` are optional. Questions that share an id are read, and told: only the official files go by it.
 
     Raises:
-        BertwrightError: the file is missing, not to be read or empty, two questions have one id, or something is not as
-            it should be (names the place).
+        BertwrightError: the file is missing, not to be read or empty, or something is not as it should be (names the
+            place).
     """
     path = Path(path)
     rows: Iterable[_Row]
@@ -97,6 +97,7 @@ class _Reader:
     labelled: bool
     places: int = 0
     ids: dict[str, str] = field(default_factory=dict)
+    repeated: str = ""  # the first id that an earlier question has, and where
     counts: Counter[str] = field(default_factory=Counter)
     # One string for all questions of a paragraph, also where each line repeats it: it is then encoded once.
     contexts: dict[str, str] = field(default_factory=dict)
@@ -120,7 +121,8 @@ class _Reader:
             raise BertwrightError(f"{where}: the id is {id!r}, not a text or a whole number")
         first = self.ids.setdefault(str(id), where)
         if first is not where:
-            raise BertwrightError(f"{where}: the id {str(id)!r} is that of {first} already; give each question its own")
+            self.counts["repeated ids"] += 1
+            self.repeated = self.repeated or f"{where}: the id {str(id)!r} is that of {first} already"
         return str(id)
 
     def _answers(self, where: str, row: Mapping[str, Any], context: str) -> Iterator[Answer]:
@@ -135,7 +137,11 @@ class _Reader:
         if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
             raise BertwrightError(f"{where}: answers must be a list of objects with 'text' and 'answer_start'")
         impossible = row.get("is_impossible")
-        if impossible not in (None, True, False) or (impossible is not None and impossible == bool(given)):
+        if impossible not in (None, True, False):
+            quotes = ", without quotes" if isinstance(impossible, str) else ""
+            shown = json.dumps(impossible, ensure_ascii=False, default=str)
+            raise BertwrightError(f"{where}: is_impossible is {shown:.60}; make it true or false{quotes}")
+        if impossible is not None and impossible == bool(given):
             contradiction = f"is_impossible is {json.dumps(impossible)}, but there are {len(given)} answers"
             raise BertwrightError(f"{where}: {contradiction}; correct one of them")
         for one in given:
@@ -177,6 +183,10 @@ class _Reader:
                 f"{path}: {moved + lost:,} answers do not stand where answer_start says: {moved:,} were found elsewhere in "
                 f"their context, {lost:,} nowhere or more than once; what has no place is measured by, but not trained on"
             )
+        if self.repeated:
+            judged = ", but judged without predictions.json and null_odds.json, which go by id" if self.labelled else ""
+            count = self.counts["repeated ids"]
+            tell(f"{self.repeated}, the first of {count:,} such questions; all are read{judged}; give each its own")
         if empty:
             tell(f"{path}: {empty:,} questions have an empty context, in which there is nothing to find")
 

@@ -21,7 +21,7 @@ from bertwright.arrays import BoolArray, FloatArray, IntArray, sigmoid
 from bertwright.data.inputs import Inputs
 from bertwright.data.labelled import LabelledText, read_labelled
 from bertwright.data.splits import stratified_split
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.label_sets import HALF, SCORES, LabelSets, label_set_metrics, tuned_thresholds
 from bertwright.evaluation.plots import plot_label_scores
 from bertwright.evaluation.report import per_class_table, per_source_table, scores_table
@@ -36,15 +36,16 @@ from bertwright.training.recipe import Recipe
 class MultiLabel(Task):
     """Each of ``classes`` is given to a text or not, by a probability of its own and from its threshold on.
 
-    ``thresholds`` of None are 0.5. The other two are of training alone: ``tuning`` is ``--thresholds``, and
-    ``log_odds`` are those of each label among the training rows, where a fresh head begins: most labels are rare, and
-    to learn that from a probability of 0.5 takes the first epochs.
+    ``thresholds`` of None are 0.5, and ``separator`` stands between labels in tables. The other two are of training
+    alone: ``tuning`` is ``--thresholds``, and ``log_odds`` are those of each label among the training rows, where a fresh
+    head begins: most labels are rare, and to learn that from a probability of 0.5 takes the first epochs.
     """
 
     classes: tuple[str, ...]
     thresholds: tuple[float, ...] | None = field(default=None, compare=False)
     tuning: str = field(default="half", compare=False)
     log_odds: tuple[float, ...] = field(default=(), compare=False)
+    separator: str = field(default=Recipe.label_separator, compare=False)
 
     SUMMARY = "any number of labels for each text, or for each pair of texts"
     ARCHITECTURE = "BertForSequenceClassification"
@@ -95,7 +96,7 @@ class MultiLabel(Task):
                 f"{examples[0].where}: none of the {len(examples)} training rows has a label; "
                 "does --label name the right column?"
             )
-        task = cls(classes, tuning=recipe.thresholds)
+        task = cls(classes, tuning=recipe.thresholds).following(recipe)
         counts_C = task.targets(examples).sum(0)
         positive_C = counts_C * task.positive_weights(recipe.class_weights, counts_C, len(examples))
         odds_C = (positive_C + 0.5) / (len(examples) - counts_C + 0.5)  # half an example more, that none be 0
@@ -115,6 +116,10 @@ class MultiLabel(Task):
         if not values or not all(isinstance(value, int | float) and 0 <= value <= 1 for value in values.values()):
             raise BertwrightError(f"{where}: thresholds is damaged: it must map each label to a number from 0 to 1")
         return cls(classes, tuple(float(values[name]) for name in classes))
+
+    def following(self, recipe: Recipe) -> Self:
+        """The same task, which writes labels as training read them."""
+        return dataclasses.replace(self, separator=recipe.label_separator)
 
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task; ``transformers`` keeps ``thresholds`` unread."""
@@ -225,7 +230,12 @@ class MultiLabel(Task):
         return predictions
 
     def table(self, records: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
-        """Predictions as rows of a CSV file: the labels with commas between, a column for each label's probability."""
+        """Predictions as rows of a CSV file: labels as training reads them, and a column for each one's probability."""
+        if mixed := [label for label in self.classes if self.separator in label]:
+            tell(
+                f"the label {mixed[0]!r} holds {self.separator!r}, which stands between the labels of a CSV file too; "
+                "--format jsonl keeps them apart"
+            )
         last = ("skipped", "cut")
         yield ["text", "pair", "predicted", *(f"probability of {label}" for label in self.classes), *last]
         for record in records:
@@ -233,7 +243,7 @@ class MultiLabel(Task):
             yield [
                 record.get("text"),
                 record.get("pair"),
-                None if predicted is None else ",".join(predicted),
+                None if predicted is None else self.separator.join(predicted),
                 *(probabilities.get(label) for label in self.classes),
                 *(record.get(name) for name in last),
             ]

@@ -265,7 +265,8 @@ class QuestionAnswering(Task):
         """What SQuAD's scripts take: the answers by id, and for v2.0 how sure the model is that there is none."""
         records = list(records)
         files: dict[str, str | None] = {"predictions.json": None, "null_odds.json": None}
-        if any("id" not in record for record in records):
+        # Questions that share an id have one place in these files; their reader told that there are none.
+        if any("id" not in record for record in records) or len({record["id"] for record in records}) < len(records):
             return files
         answers = {record["id"]: record["predicted"] for record in records}
         files["predictions.json"] = json.dumps(answers, ensure_ascii=False, indent=1) + "\n"

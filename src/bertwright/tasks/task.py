@@ -89,7 +89,7 @@ class Task(ABC):
     @classmethod
     def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[Any]:
         """Yield an example, or an Unreadable, for each line of a stream."""
-        yield from stream_lines(file, name, pairs=recipe.pair is not None)
+        yield from stream_lines(file, name, pairs=takes_pairs(recipe))
 
     @classmethod
     def example(cls, text: Any, second: Any, where: str) -> Any:
@@ -111,9 +111,8 @@ class Task(ABC):
 
     def check(self, examples: Sequence[Any], recipe: Recipe, *, labelled: bool) -> None:
         """Raise BertwrightError for an example that the model cannot take, or an answer that training did not have."""
-        # A model that came without a recipe takes what the first row is.
-        known = recipe.train is not None or recipe.pair is not None
-        paired = recipe.pair is not None if known else any(row.pair is not None for row in examples[:1])
+        known = takes_pairs(recipe)
+        paired = any(row.pair is not None for row in examples[:1]) if known is None else known
         for row in examples:
             if paired != (row.pair is not None):
                 needs = "pairs: give each text its second text, with --pair" if paired else "single texts, not pairs"
@@ -155,6 +154,10 @@ class Task(ABC):
         """
         made = config.get("architectures") or ((cls.ARCHITECTURE,) if cls.PROBLEM else ())
         return cls.ARCHITECTURE in made and cls.PROBLEM in (None, problem_of(config))
+
+    def following(self, recipe: Recipe) -> Self:
+        """The same task, with what a saved model's recipe says of its output and its ``config.json`` does not."""
+        return self
 
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task."""
@@ -268,6 +271,11 @@ def chosen_metric(kind: Task | type[Task], name: str | None) -> str:
     if name is not None and name not in known:
         raise BertwrightError(f"--metric is {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
     return name or known[0]
+
+
+def takes_pairs(recipe: Recipe) -> bool | None:
+    """Whether a model takes pairs of texts; None if it came without a recipe, and takes what the first row is."""
+    return None if recipe.train is None and recipe.pair is None else recipe.pair is not None
 
 
 def columns_of(recipe: Recipe, *, labelled: bool = True) -> Columns:
