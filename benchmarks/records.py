@@ -32,6 +32,14 @@ def _shown(argument: str) -> str:
     return Path(argument).name if Path(argument).is_absolute() else argument
 
 
+def _family() -> str | None:
+    """What cpuinfo calls family and model, where there is one: two processors of one name may be years apart."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    values = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
+    return f"family {values['cpu family'].strip()}, model {values['model'].strip()}" if "cpu family" in values else None
+
+
 def held(name: str) -> dict[str, Any] | None:
     """What ``results/NAME.json`` holds as results, or None where there is none yet."""
     path = RESULTS / f"{name}.json"
@@ -57,6 +65,7 @@ def write(name: str, results: dict[str, Any]) -> Path:
         "versions": {"python": platform.python_version(), **versions},
         "machine": {
             "processor": Machine.choose().describe(),
+            "processor_family": _family(),
             "cores": os.cpu_count(),
             "system": platform.system(),
             "torch_threads": torch.get_num_threads(),

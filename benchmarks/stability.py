@@ -56,6 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "smoothing": {"label_smoothing": 0.1},
     "average": {"average": 0.99},
     "uncorrected": {"no_bias_correction": True},
+    "no-warmup": {"warmup": 0.0},
     "one-head": {"init_seed": 0},
     "long-rate-1e-4": {"epochs": 10, "learning_rate": 1e-4},
     "long-reinit-1": {"epochs": 10, "reinit_layers": 1},

@@ -81,12 +81,14 @@ def weights(setting: str, labels: Sequence[str], counts_C: IntArray) -> FloatArr
     if setting == "none":
         return np.ones(len(labels))
     if setting == "balanced":
-        return np.where(counts_C > 0, counts_C.sum() / ((counts_C > 0).sum() * np.maximum(counts_C, 1)), 1.0)
+        occurring = np.count_nonzero(counts_C)
+        return np.where(counts_C > 0, counts_C.sum() / np.maximum(occurring * counts_C, 1), 1.0)
     given = np.ones(len(labels))
     for name, value in _named_numbers(setting):
         if name not in labels:
             raise BertwrightError(
-                f"--class-weights: no class {name!r}{did_you_mean(name, labels)}; use none, balanced, or name=weight,name=weight"
+                f"--class-weights: no class {name!r}{did_you_mean(name, labels)}; "
+                "use none, balanced, or name=weight,name=weight"
             )
         try:
             weight = float(value)
