@@ -35,7 +35,7 @@ def speed() -> str:
     fine, losses, predicted = results("finetune_cpu_speed"), results("finetune_cpu_losses"), results("predict_cpu")
     pretrained = results("pretrain_cpu_128")
     lines = [
-        "Fine-tuning all-MiniLM-L6-v2 on CoLA, batches of 32, float32 unless said, 2 cores of an AMD EPYC (Zen 4), median",
+        "Fine-tuning all-MiniLM-L6-v2 on CoLA, batches of 32, float32 unless said, 2 cores of an AMD EPYC (Zen 5), median",
         "of three rounds in turns ([finetune_cpu_speed.json](benchmarks/results/finetune_cpu_speed.json)):",
         "",
         "| | steps/s | real tokens/s | memory | bertwright is faster by |",
@@ -149,10 +149,10 @@ def tasks() -> str:
         "bfloat16, one thread of 2 cores; mean ± standard deviation over seeds of the test score, the epoch chosen on",
         "validation. The Chinese ones start from random weights of config mini. The Trainer of transformers has the same",
         "checkpoint, rows, batch size and epochs, and else what its example scripts have by default; for its scores it has",
-        "products in bfloat16 and batches of like length too. Where steps are timed, on two threads, it pads as the scripts",
-        "do; three numbers there are of both sides in float32, of both in bfloat16, and of bertwright in bfloat16 beside",
-        "the Trainer in float32, its default; a single number is of both in float32.",
-        "Empty cells are not measured yet. Files: `benchmarks/results/task_*.json`.",
+        "products in bfloat16 and batches of like length too. Where steps are timed, on two threads of an AMD EPYC (Zen 5),",
+        "it pads as the scripts do; the three numbers there are of both sides in float32, of both in bfloat16, and of",
+        "bertwright in bfloat16 beside the Trainer in float32, its default. The two are compared on four data sets.",
+        "Files: `benchmarks/results/task_*.json`.",
         "",
         "| data | measured by | seeds | bertwright | Trainer | a step is faster by |",
         "|---|---|---|---|---|---|",
