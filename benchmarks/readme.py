@@ -54,7 +54,7 @@ def speed() -> str:
         f"over {len(losses['curves']['bertwright'])} steps "
         "([finetune_cpu_losses.json](benchmarks/results/finetune_cpu_losses.json)).",
         "",
-        "Prediction, float32, whole calls with tokenisation, beside transformers with sorted batches",
+        "Prediction on the same machine, float32, whole calls with tokenisation, beside transformers with sorted batches",
         "([predict_cpu.json](benchmarks/results/predict_cpu.json)):",
         "",
         "| | transformers | bertwright | |",
@@ -65,8 +65,8 @@ def speed() -> str:
         lines.append(f"| {name} | {theirs:.0f} texts/s | {ours:.0f} texts/s | {predicted[name]['ratio']:.1f} times |")
     lines += [
         "",
-        "Pretraining (masked words and next sentence, 64 sequences of 128 tokens, float32) beside `BertForPreTraining` with",
-        "its usual collator ([pretrain_cpu_128.json](benchmarks/results/pretrain_cpu_128.json)):",
+        "Pretraining there (masked words and next sentence, 64 sequences of 128 tokens, float32) beside `BertForPreTraining`",
+        "with its usual collator ([pretrain_cpu_128.json](benchmarks/results/pretrain_cpu_128.json)):",
         "",
         "| config | transformers | bertwright | | of the machine's peak |",
         "|---|---|---|---|---|",
