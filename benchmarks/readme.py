@@ -35,8 +35,8 @@ def speed() -> str:
     fine, losses, predicted = results("finetune_cpu_speed"), results("finetune_cpu_losses"), results("predict_cpu")
     pretrained = results("pretrain_cpu_128")
     lines = [
-        "Fine-tuning all-MiniLM-L6-v2 on CoLA, batches of 32, float32 unless said, 2 cores of an AMD EPYC (Zen 5), median",
-        "of three rounds in turns ([finetune_cpu_speed.json](benchmarks/results/finetune_cpu_speed.json)):",
+        "All on 2 cores of an AMD EPYC (Zen 5). Fine-tuning all-MiniLM-L6-v2 on CoLA, batches of 32, float32 unless said,",
+        "median of three rounds in turns ([finetune_cpu_speed.json](benchmarks/results/finetune_cpu_speed.json)):",
         "",
         "| | steps/s | real tokens/s | memory | bertwright is faster by |",
         "|---|---|---|---|---|",
@@ -54,7 +54,7 @@ def speed() -> str:
         f"over {len(losses['curves']['bertwright'])} steps "
         "([finetune_cpu_losses.json](benchmarks/results/finetune_cpu_losses.json)).",
         "",
-        "Prediction on the same machine, float32, whole calls with tokenisation, beside transformers with sorted batches",
+        "Prediction, float32, whole calls with tokenisation, beside transformers with sorted batches",
         "([predict_cpu.json](benchmarks/results/predict_cpu.json)):",
         "",
         "| | transformers | bertwright | |",
@@ -65,8 +65,8 @@ def speed() -> str:
         lines.append(f"| {name} | {theirs:.0f} texts/s | {ours:.0f} texts/s | {predicted[name]['ratio']:.1f} times |")
     lines += [
         "",
-        "Pretraining there (masked words and next sentence, 64 sequences of 128 tokens, float32) beside `BertForPreTraining`",
-        "with its usual collator ([pretrain_cpu_128.json](benchmarks/results/pretrain_cpu_128.json)):",
+        "Pretraining (masked words and next sentence, 64 sequences of 128 tokens, float32) beside `BertForPreTraining` with",
+        "its usual collator ([pretrain_cpu_128.json](benchmarks/results/pretrain_cpu_128.json)):",
         "",
         "| config | transformers | bertwright | | of the machine's peak |",
         "|---|---|---|---|---|",
