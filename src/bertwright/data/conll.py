@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertwright.data.readers import holds_objects, lines_of, opening, read_objects, separator_of
+from bertwright.data.readers import holds_objects, is_quoted, lines_of, opening, read_objects, separator_of
 from bertwright.data.tagged import TaggedExample, words_of
 from bertwright.data.tags import OUTSIDE
 from bertwright.errors import BertwrightError, did_you_mean, tell
@@ -152,7 +152,7 @@ def _word_lines(path: Path, columns: TagColumns, notices: _Notices) -> Iterator[
     if universal and columns.quoting == "csv":
         tell(f"{path}: --quoting csv has no effect on CoNLL-U, where a quote is a character like others")
     separator = "\t" if universal else None if columns.delimiter is None else separator_of(columns.delimiter)
-    quoted = not universal and _is_quoted(path, columns)
+    quoted = not universal and is_quoted(path, columns.quoting)
     token_place, tag_place, width, number = 0, 0, 0, 0
     with opening(path) as file:
         for number, line in lines_of(file, str(path)):
@@ -201,10 +201,6 @@ def _word_lines(path: Path, columns: TagColumns, notices: _Notices) -> Iterator[
                 raise BertwrightError(f"{where}: the {'tag' if word else 'word'} is missing; fill it in")
             yield number, (_cleaned(word, columns, where, notices), tag)
     yield number, None
-
-
-def _is_quoted(path: Path, columns: TagColumns) -> bool:
-    return columns.quoting == "csv" or (columns.quoting == "auto" and path.suffix.lower() == ".csv")
 
 
 def _separator_in(line: str, columns: TagColumns, quoted: bool) -> str | None:

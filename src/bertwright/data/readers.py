@@ -225,12 +225,13 @@ def cells_of(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
     comma = path.suffix.lower() == ".csv"
     delimiter = separator_of(columns.delimiter) if columns.delimiter else ("," if comma else "\t")
     with opening(path) as file:
-        rows = _quoted_rows if _is_quoted(path, columns) else _literal_rows
+        rows = _quoted_rows if is_quoted(path, columns.quoting) else _literal_rows
         yield from rows(file, str(path), delimiter)
 
 
-def _is_quoted(path: Path, columns: Columns) -> bool:
-    return columns.quoting == "csv" or (columns.quoting == "auto" and path.suffix.lower() == ".csv")
+def is_quoted(path: Path, quoting: str) -> bool:
+    """Whether quotes enclose fields, by ``--quoting`` and, where that is auto, by the file's name."""
+    return quoting == "csv" or (quoting == "auto" and path.suffix.lower() == ".csv")
 
 
 def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
@@ -261,7 +262,7 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
             uneven.append(number)
             continue
         if len(cells) != len(names):
-            hint = "" if _is_quoted(path, columns) else "; quotes are taken literally here, see --quoting"
+            hint = "" if is_quoted(path, columns.quoting) else "; quotes are taken literally here, see --quoting"
             if columns.names and number == 1:
                 hint = "; the names are those of --columns, give '' for a file with a header"
             raise BertwrightError(
