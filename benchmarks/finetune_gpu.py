@@ -48,12 +48,12 @@ def main() -> None:
     peak = peak_tflops(arguments.precision)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        run = finetune(
+        run = records.whole(finetune(
             preset("book"), config=arguments.size, tokenizer=str(arguments.vocabulary), device="cuda",
             train=str(arguments.data / "in_domain_train.tsv"), columns=list(COLA.names), text="sentence", label="label",
             test=str(arguments.data / "out_of_domain_dev.tsv"), precision=arguments.precision, dropout=arguments.dropout,
             out=str(Path(folder) / "run"), console=Console(quiet=True),
-        )  # fmt: skip
+        ))  # fmt: skip
         steps = [r for r in read_history(run.out / "history.jsonl") if r["kind"] == "step"]
     layers, width, _ = PRESETS[arguments.size]
     flops = 6.0 * 12 * layers * width * width * sum(r["tokens"] for r in steps)

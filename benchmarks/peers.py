@@ -171,12 +171,13 @@ def bertwright(setting: dict[str, Any]) -> dict[str, Any]:
 
     from rich.console import Console
 
+    from benchmarks import records
     from bertwright.finetuning import finetune
     from bertwright.training.observers import read_history
 
     folder = Path(setting["data"])
     with tempfile.TemporaryDirectory() as out:
-        run = finetune(
+        run = records.whole(finetune(
             model=setting["model"], train=str(folder / "in_domain_train.tsv"), columns=list(COLA.names), text="sentence",
             label="label", test=str(folder / "out_of_domain_dev.tsv"), out=str(Path(out) / "run"),
             learning_rate=setting["rate"], warmup=setting["warmup"], weight_decay=setting["decay"],
@@ -184,7 +185,7 @@ def bertwright(setting: dict[str, Any]) -> dict[str, Any]:
             threads=setting["threads"], precision=setting.get("precision", "float32"),
             epochs=setting["epochs"], steps=setting["steps"] or None, dropout=None if setting["dropout"] else 0.0,
             console=Console(quiet=True),
-        )  # fmt: skip
+        ))  # fmt: skip
         history = [r for r in read_history(run.out / "history.jsonl") if r["kind"] == "step"]
     quality = {
         "validation": run.metrics["validation"]["matthews_correlation"],

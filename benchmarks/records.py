@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from bertwright.atomic import atomic_write_text
+from bertwright.finetuning import Run
+from bertwright.interrupts import Stopped
 from bertwright.machine import Machine
 
 RESULTS = Path(__file__).parent / "results"
@@ -25,6 +27,17 @@ def commit() -> str:
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=False)
     return head.stdout.strip() + ("-modified" if changed.stdout.strip() else "")
+
+
+def whole(run: Run) -> Run:
+    """The run, if it was not broken off.
+
+    Raises:
+        Stopped: it was; its scores are of a model half trained, and no result.
+    """
+    if run.interrupted:
+        raise Stopped("a benchmark broken off; what its file holds is kept", run.stopped_by)
+    return run
 
 
 def _shown(argument: str) -> str:

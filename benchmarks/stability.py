@@ -75,11 +75,11 @@ Results = dict[str, Any]
 def measured(task: str, variant: str, seed: int, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Train one seed of a variant and return its scores."""
     paths = {name: str(arguments.data / TASKS[task][name]) for name in ("train", "test")}
-    run = finetune(
+    run = records.whole(finetune(
         TASKS[task] | paths | VARIANTS[variant] | ({"steps": arguments.steps} if arguments.steps else {}),
         model=arguments.model, seed=seed, threads=arguments.threads, precision=arguments.precision, out=out,
         overwrite=True, console=Console(quiet=True),
-    )  # fmt: skip
+    ))  # fmt: skip
     return {
         "seed": seed,
         **{split: run.metrics[split][TASKS[task]["metric"]] for split in ("validation", "test")},

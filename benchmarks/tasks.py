@@ -80,7 +80,7 @@ def ours(options: Options, seed: int, *, threads: int, precision: str, steps: in
     out = folder / "model"
     begun = {"resume": True} if folder.joinpath("model.training", Recipe.FILE).exists() else {"overwrite": True}
     same = {"device": "cpu", "precision": precision, "threads": threads, "steps": steps, "save_every": 0 if steps else 200}
-    run = finetune(options | same | begun, seed=seed, out=str(out), console=Console(quiet=True))
+    run = records.whole(finetune(options | same | begun, seed=seed, out=str(out), console=Console(quiet=True)))
     history = [record for record in read_history(run.out / "history.jsonl") if record["kind"] == "step"]
     scores = {name: run.metrics[name] for name in ("validation", "test") if name in run.metrics}
     return {"times": [record["seconds"] for record in history], "metrics": list(run.model.task.metrics)} | scores

@@ -58,7 +58,7 @@ def fine_tuned(task: str, start: dict[str, Any], arguments: argparse.Namespace, 
     options = setting | paths | start | {"epochs": arguments.epochs, "threads": arguments.threads, "overwrite": True}
 
     def score(rate: float, seed: int) -> dict[str, Any]:
-        run = finetune(options, learning_rate=rate, seed=seed, out=folder / "run", console=QUIET)
+        run = records.whole(finetune(options, learning_rate=rate, seed=seed, out=folder / "run", console=QUIET))
         return {"seed": seed, **{part: run.metrics[part][setting["metric"]] for part in ("validation", "test")}}
 
     tried = {rate: score(rate, 0) for rate in arguments.rates}

@@ -267,7 +267,7 @@ def load(
         name = task_of(held.config, where)
         pairs = {} if held is found else {"pair": "pair"}
         recipe = Recipe.of(task_class(name).DEFAULTS, {"max_length": config.max_position_embeddings, "task": name}, pairs)
-    judge = task_class(recipe.task).from_config(held.config, where).following(recipe)
+    judge = task_class(recipe.task).from_config(held.config, where)
     head_layers = recipe.head_layers if "head.0.weight" in held.tensors else 0
     model = judge.build(config, head_layers=head_layers, head_size=recipe.head_size)
     report = checkpoint.load_into(model, held.tensors, where=str(directory))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bertwright.data.catalog import KNOWN
-from bertwright.data.conll import TagColumns, read_tagged
+from bertwright.data.tag_columns import TagColumns
+from bertwright.data.tag_files import read_tagged
 from bertwright.errors import BertwrightError, BertwrightWarning
 
 Sentence = tuple[str, list[str], list[str]]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bertwright.data import readers
 from bertwright.data.examples import Columns, Example, Unreadable
-from bertwright.data.readers import is_delimited, lines_of, read_examples, stream_lines
+from bertwright.data.readers import as_pairs, as_pairs_if_tabs, is_delimited, lines_of, read_examples, stream_lines
 from bertwright.errors import BertwrightError, BertwrightWarning
 
 TWO = Columns(text="text", label="label")
@@ -320,7 +320,7 @@ def test_every_line_of_a_stream_has_its_item(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_stream_of_pairs_has_a_tab_between_them() -> None:
     stream = io.BytesIO(b"a\tb\nno tab\n\nc\td\te\n\tonly second\n")
-    assert list(stream_lines(stream, "s", pairs=True)) == [
+    assert list(as_pairs(stream_lines(stream, "s"))) == [
         Example(text="a", pair="b", where="s:1"),
         Unreadable("s:2", "no tab between two texts"),
         Example(text="", pair="", where="s:3"),
@@ -333,7 +333,7 @@ def test_a_stream_of_pairs_has_a_tab_between_them() -> None:
 def test_where_nothing_says_what_lines_are_the_first_that_is_not_blank_does(blank: bytes) -> None:
     number = blank.count(b"\n") + 1
     with pytest.warns(BertwrightWarning) as told:
-        items = list(stream_lines(io.BytesIO(blank + b"a\tb\nno tab\nc\td\n"), "s", pairs=None))
+        items = list(as_pairs_if_tabs(stream_lines(io.BytesIO(blank + b"a\tb\nno tab\nc\td\n"), "s")))
     assert items[number - 1 :] == [
         Example(text="a", pair="b", where=f"s:{number}"),
         Unreadable(f"s:{number + 1}", "no tab between two texts"),
@@ -341,7 +341,7 @@ def test_where_nothing_says_what_lines_are_the_first_that_is_not_blank_does(blan
     ]
     assert len(told) == 1
     assert str(told[0].message).startswith(f"s:{number}: holds a tab, so each line is read as a pair of texts")
-    singles = list(stream_lines(io.BytesIO(blank + b"no tab\na\tb\n"), "s", pairs=None))
+    singles = list(as_pairs_if_tabs(stream_lines(io.BytesIO(blank + b"no tab\na\tb\n"), "s")))
     assert singles[number - 1 :] == [Example("no tab", f"s:{number}"), Example("a\tb", f"s:{number + 1}")]
 
 
@@ -352,8 +352,8 @@ def test_where_nothing_says_what_lines_are_the_first_that_is_not_blank_does(blan
 def test_no_bytes_end_a_stream_early(data: bytes) -> None:
     lines = data.split(b"\n")
     expected = len(lines) - (lines[-1] == b"")
-    for pairs in (False, True):
-        items = list(stream_lines(io.BytesIO(data), "s", pairs=pairs))
+    for taken in (iter, as_pairs):
+        items = list(taken(stream_lines(io.BytesIO(data), "s")))
         assert [item.where for item in items] == [f"s:{number}" for number in range(1, expected + 1)]
 
 

@@ -211,19 +211,16 @@ def test_mistakes_in_json_lines_are_named_by_line(tmp_path: Path) -> None:
     assert refused(written(tmp_path, good + "\n{}", "q.jsonl")) == ":2: the question is missing"
 
 
-@pytest.mark.parametrize(
-    ("labelled", "judged"),
-    [(True, ", but judged without predictions.json and null_odds.json, which go by id"), (False, "")],
-)
-def test_questions_that_share_an_id_are_read_and_told_once(tmp_path: Path, labelled: bool, judged: str) -> None:
+@pytest.mark.parametrize("labelled", [True, False])
+def test_questions_that_share_an_id_are_read_and_told_once(tmp_path: Path, labelled: bool) -> None:
     lines = "\n".join(json.dumps(question(id) | {"context": CONTEXT}) for id in ("a", "b", "a", "b", "a"))
     file = written(tmp_path, lines, "q.jsonl")
     with pytest.warns(BertwrightWarning) as told:
         examples = list(read_questions(file, labelled=labelled))
     assert [example.id for example in examples] == ["a", "b", "a", "b", "a"]
     assert [str(warning.message) for warning in told] == [
-        f"{file}:3: the id 'a' is that of {file}:1 already, the first of 3 such questions; all are read{judged}; give each "
-        "its own"
+        f"{file}:3: the id 'a' is that of {file}:1 already, the first of 3 such questions; all are read, but the files "
+        "of an evaluation that go by id (predictions.json, null_odds.json) cannot be written; give each its own"
     ]
     nested = written(tmp_path, squad(question(), question()))
     with pytest.warns(BertwrightWarning, match=r"qas\[1\] \(a\): the id 'a' is that of .*qas\[0\] \(a\) already"):

@@ -252,6 +252,16 @@ def test_a_table_of_labels_that_hold_commas_is_read_back(tiny_dir: Path, tmp_pat
         assert [row.answer for row in model.read(table, label="predicted")] == given
 
 
+def test_a_saved_separator_that_is_none_is_named() -> None:
+    config = MultiLabel(("good", "bad"), separator="|").to_config()
+    assert MultiLabel.from_config(config, "config.json").separator == "|"
+    for damaged in ("", 3, None):
+        with pytest.raises(BertwrightError, match=r"config.json: label_separator is .*; make it a text, such as ','"):
+            MultiLabel.from_config(config | {"label_separator": damaged}, "config.json")
+    del config["label_separator"]  # of a model by others
+    assert MultiLabel.from_config(config, "config.json").separator == ","
+
+
 def test_a_label_that_holds_what_stands_between_labels_is_told() -> None:
     with pytest.warns(BertwrightWarning, match="the label 'warm, kind' holds ',', which stands .*; --format jsonl keeps"):
         list(MultiLabel(("cold", "warm, kind")).table([]))

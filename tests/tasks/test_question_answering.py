@@ -383,7 +383,7 @@ def test_questions_that_share_an_id_are_trained_on_measured_and_answered(tiny_di
         run = bw.finetune(options, console=Console(quiet=True))
     shared = [str(warning.message) for warning in told if "the id" in str(warning.message)]
     assert [message.partition(":")[0] for message in shared] == [str(train), str(test)]
-    assert "first of 40 such questions; all are read, but judged without predictions.json and null_odds.json" in shared[0]
+    assert "first of 40 such questions; all are read, but the files of an evaluation that go by id" in shared[0]
     assert run.metrics["test"]["examples"] == 16
     assert len((run.out / "test" / "predictions.jsonl").read_text().splitlines()) == 16
     assert not (run.out / "test" / "predictions.json").exists()
@@ -393,7 +393,7 @@ def test_questions_that_share_an_id_are_trained_on_measured_and_answered(tiny_di
     assert not (tmp_path / "e" / "predictions.json").exists()
     said = command_line.run("predict", run.out, "--input", test, "--threads", 1)
     assert len(said.out.splitlines()) == 16
-    assert "all are read; give each its own" in said.err
+    assert "all are read, but the files of an evaluation that go by id" in said.err
 
 
 def test_long_contexts_are_searched_to_their_end(model: Predictor) -> None:

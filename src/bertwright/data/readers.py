@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -169,12 +170,11 @@ def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
         yield number, text.removesuffix("\n").removesuffix("\r")
 
 
-def stream_lines(file: BinaryIO, name: str, *, pairs: bool | None = False) -> Iterator[Example | Unreadable]:
-    """Yield one item for each line of a stream that must not end at its first bad line.
+def stream_lines(file: BinaryIO, name: str) -> Iterator[Example | Unreadable]:
+    """Yield one item for each line of a stream that must not end at its first bad line: its text.
 
-    A line is a text; with ``pairs``, two texts with a tab between; where that is None, they are pairs if the first line
-    that is not blank has a tab, which is told. A line that is not UTF-8, holds a NUL byte, has not two texts, or is longer
-    than ``LONGEST_LINE`` gives an :class:`Unreadable` in its place.
+    A line that is not UTF-8, holds a NUL byte, or is longer than ``LONGEST_LINE`` gives an :class:`Unreadable` in its
+    place.
     """
     number = 0
     while raw := file.readline(LONGEST_LINE + 1):
@@ -192,23 +192,36 @@ def stream_lines(file: BinaryIO, name: str, *, pairs: bool | None = False) -> It
         except UnicodeDecodeError:
             yield Unreadable(where, "not UTF-8")
             continue
-        first, tab, second = text.partition("\t")
-        if "\x00" in text:
-            yield Unreadable(where, "holds a NUL byte")
+        yield Unreadable(where, "holds a NUL byte") if "\x00" in text else Example(text=text, where=where)
+
+
+def as_pairs(lines: Iterable[Example | Unreadable]) -> Iterator[Example | Unreadable]:
+    """Take each line of :func:`stream_lines` as two texts with a tab between; one without a tab is an Unreadable."""
+    for line in lines:
+        if isinstance(line, Unreadable):
+            yield line
             continue
-        if pairs is None and text.strip():
-            pairs = bool(tab)
-            if pairs:
-                tell(
-                    f"{where}: holds a tab, so each line is read as a pair of texts, as no recipe of the model says what it "
-                    "takes; put a space there if it is one text"
-                )
-        if pairs and text and not tab:
-            yield Unreadable(where, "no tab between two texts")
-        elif pairs:
-            yield Example(text=first, pair=second, where=where)
+        first, tab, second = line.text.partition("\t")
+        if line.text and not tab:
+            yield Unreadable(line.where, "no tab between two texts")
         else:
-            yield Example(text=text, where=where)
+            yield Example(text=first, pair=second, where=line.where)
+
+
+def as_pairs_if_tabs(lines: Iterator[Example | Unreadable]) -> Iterator[Example | Unreadable]:
+    """The same if the first line that is not blank has a tab, which is told; else as they are."""
+    for line in lines:
+        if isinstance(line, Unreadable) or not line.text.strip():
+            yield line
+        elif "\t" in line.text:
+            tell(
+                f"{line.where}: holds a tab, so each line is read as a pair of texts, as no recipe of the model says what "
+                "it takes; put a space there if it is one text"
+            )
+            yield from as_pairs(itertools.chain([line], lines))
+        else:
+            yield line
+            yield from lines
 
 
 def cells_of(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
@@ -241,13 +254,13 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
         BertwrightError: a wanted column is missing, two have one name, or a row has another number of cells.
     """
     names: Sequence[str] = columns.names
-    _check_names(names, "--columns", "give each its own name")
+    check_names(names, "--columns", "give each its own name")
     uneven: list[int] = []
     for number, cells in rows:
         where = f"{path}:{number}"
         if not names:
             names = cells
-            _check_names(names, f"{where}: the header", "name the columns with --columns")
+            check_names(names, f"{where}: the header", "name the columns with --columns")
             missing = [(option, name) for option, name in columns.wanted().items() if name not in names]
             if missing:
                 option, name = missing[0]
@@ -274,7 +287,8 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
         tell(f"{path}: left out {len(uneven):,} rows of another number of columns than {len(names)} (lines {places})")
 
 
-def _check_names(names: Sequence[str], what: str, remedy: str) -> None:
+def check_names(names: Sequence[str], what: str, remedy: str) -> None:
+    """Raise BertwrightError where two columns have one name."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

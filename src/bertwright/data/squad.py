@@ -184,9 +184,11 @@ class _Reader:
                 f"their context, {lost:,} nowhere or more than once; what has no place is measured by, but not trained on"
             )
         if self.repeated:
-            judged = ", but judged without predictions.json and null_odds.json, which go by id" if self.labelled else ""
             count = self.counts["repeated ids"]
-            tell(f"{self.repeated}, the first of {count:,} such questions; all are read{judged}; give each its own")
+            tell(
+                f"{self.repeated}, the first of {count:,} such questions; all are read, but the files of an evaluation that "
+                "go by id (predictions.json, null_odds.json) cannot be written; give each its own"
+            )
         if empty:
             tell(f"{path}: {empty:,} questions have an empty context, in which there is nothing to find")
 

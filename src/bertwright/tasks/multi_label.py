@@ -96,7 +96,7 @@ class MultiLabel(Task):
                 f"{examples[0].where}: none of the {len(examples)} training rows has a label; "
                 "does --label name the right column?"
             )
-        task = cls(classes, tuning=recipe.thresholds).following(recipe)
+        task = cls(classes, separator=recipe.label_separator, tuning=recipe.thresholds)
         counts_C = task.targets(examples).sum(0)
         positive_C = counts_C * task.positive_weights(recipe.class_weights, counts_C, len(examples))
         odds_C = (positive_C + 0.5) / (len(examples) - counts_C + 0.5)  # half an example more, that none be 0
@@ -109,23 +109,22 @@ class MultiLabel(Task):
         if problem != cls.PROBLEM:
             raise BertwrightError(f"{where}: problem_type is {problem!r}; only {cls.PROBLEM} can be loaded")
         classes = names.from_config(config, where)
+        separator = config.get("label_separator", Recipe.label_separator)
+        if not isinstance(separator, str) or not separator:
+            raise BertwrightError(f"{where}: label_separator is {separator!r}; make it a text, such as ','")
         found = config.get("thresholds")
         if found is None:
-            return cls(classes)
+            return cls(classes, separator=separator)
         values = found if isinstance(found, Mapping) and found.keys() == set(classes) else {}
         if not values or not all(isinstance(value, int | float) and 0 <= value <= 1 for value in values.values()):
             raise BertwrightError(f"{where}: thresholds is damaged: it must map each label to a number from 0 to 1")
-        return cls(classes, tuple(float(values[name]) for name in classes))
-
-    def following(self, recipe: Recipe) -> Self:
-        """The same task, which writes labels as training read them."""
-        return dataclasses.replace(self, separator=recipe.label_separator)
+        return cls(classes, tuple(float(values[name]) for name in classes), separator=separator)
 
     def to_config(self) -> dict[str, Any]:
-        """The fields that a saved ``config.json`` has for this task; ``transformers`` keeps ``thresholds`` unread."""
+        """The fields that a saved ``config.json`` has for this task; ``transformers`` keeps the last two unread."""
         thresholds = dict(zip(self.classes, self._thresholds_C().tolist(), strict=True))
         config = super().to_config() | {"problem_type": self.PROBLEM} | names.to_config(self.classes)
-        return config | {"thresholds": thresholds}
+        return config | {"thresholds": thresholds, "label_separator": self.separator}
 
     def build(self, config: BertConfig, *, head_layers: int, head_size: int) -> SequenceClassifier:
         """The model, its head fresh: its first probabilities are about as high as each label is frequent."""

@@ -22,7 +22,7 @@ from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
 from bertwright.data.question_windows import Context, encode_questions
-from bertwright.data.readers import stream_lines
+from bertwright.data.readers import as_pairs, stream_lines
 from bertwright.data.splits import grouped_split
 from bertwright.data.squad import QuestionExample, read_questions
 from bertwright.errors import BertwrightError
@@ -76,7 +76,7 @@ class QuestionAnswering(Task):
     @classmethod
     def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[QuestionExample | Unreadable]:
         """Yield a question for each line of a stream: question, tab, context."""
-        for line in stream_lines(file, name, pairs=True):
+        for line in as_pairs(stream_lines(file, name)):
             yield line if isinstance(line, Unreadable) else QuestionExample(line.where, line.text, line.pair or "")
 
     @classmethod
@@ -265,7 +265,7 @@ class QuestionAnswering(Task):
         """What SQuAD's scripts take: the answers by id, and for v2.0 how sure the model is that there is none."""
         records = list(records)
         files: dict[str, str | None] = {"predictions.json": None, "null_odds.json": None}
-        # Questions that share an id have one place in these files; their reader told that there are none.
+        # Questions that share an id have one place in these files.
         if any("id" not in record for record in records) or len({record["id"] for record in records}) < len(records):
             return files
         answers = {record["id"]: record["predicted"] for record in records}

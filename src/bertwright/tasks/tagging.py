@@ -26,11 +26,12 @@ from rich.console import RenderableType
 from torch import Tensor
 
 from bertwright.arrays import FloatArray, IntArray, softmax
-from bertwright.data.conll import TagColumns, read_tagged
 from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
 from bertwright.data.readers import is_delimited, stream_lines
 from bertwright.data.splits import stratified_split
+from bertwright.data.tag_columns import TagColumns
+from bertwright.data.tag_files import read_tagged
 from bertwright.data.tagged import TaggedExample, words_of
 from bertwright.data.tags import (
     OUTSIDE,

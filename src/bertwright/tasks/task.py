@@ -22,7 +22,7 @@ from torch import Tensor
 from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.examples import Columns, Example
 from bertwright.data.inputs import Inputs, encode_texts
-from bertwright.data.readers import read_examples, stream_lines
+from bertwright.data.readers import as_pairs, as_pairs_if_tabs, read_examples, stream_lines
 from bertwright.data.splits import stratified_split
 from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.evaluation.report import scores_table
@@ -89,7 +89,8 @@ class Task(ABC):
     @classmethod
     def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[Any]:
         """Yield an example, or an Unreadable, for each line of a stream."""
-        yield from stream_lines(file, name, pairs=takes_pairs(recipe))
+        lines, pairs = stream_lines(file, name), takes_pairs(recipe)
+        yield from lines if pairs is False else as_pairs(lines) if pairs else as_pairs_if_tabs(lines)
 
     @classmethod
     def example(cls, text: Any, second: Any, where: str) -> Any:
@@ -154,10 +155,6 @@ class Task(ABC):
         """
         made = config.get("architectures") or ((cls.ARCHITECTURE,) if cls.PROBLEM else ())
         return cls.ARCHITECTURE in made and cls.PROBLEM in (None, problem_of(config))
-
-    def following(self, recipe: Recipe) -> Self:
-        """The same task, with what a saved model's recipe says of its output and its ``config.json`` does not."""
-        return self
 
     def to_config(self) -> dict[str, Any]:
         """The fields that a saved ``config.json`` has for this task."""

@@ -41,7 +41,7 @@ class Epochs:
         epoch, within = divmod(step, self.steps)
         order = _order(self.examples, self.seed, epoch)
         size = self.batch_size * self.accumulate
-        rows = order[within * size : (within + 1) * size]
+        rows = order[within * size : (within + 1) * size].copy()  # the cache keeps the order itself
         return [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
 
 
