@@ -36,12 +36,12 @@ from bertwright.predictor import Predictor
 TASKS: dict[str, dict[str, Any]] = {
     "rte": {
         "train": "glue/RTE/train.tsv", "test": "glue/RTE/dev.tsv", "text": "sentence1", "pair": "sentence2",
-        "label": "label", "metric": "accuracy", "max_length": 256,
+        "label": "label", "metric": "accuracy", "max_length": 256, "epochs": 4,
     },
     "cola": {
         "train": "cola/raw/in_domain_train.tsv", "test": "cola/raw/out_of_domain_dev.tsv",
         "columns": ["source", "label", "note", "sentence"], "text": "sentence", "label": "label",
-        "metric": "matthews_correlation",
+        "metric": "matthews_correlation", "epochs": 4,
     },
 }  # fmt: skip
 

@@ -40,8 +40,8 @@ CHINESE = {"config": "mini", "tokenizer": "vocab/bert-base-chinese"}  # random w
 
 # Where the files lie in the data folder, and what differs from the defaults of the data set or of the task.
 TASKS: dict[str, Options] = {
-    "cola": {"data": "cola"},
-    "rte": {"data": "glue"},
+    "cola": {"data": "cola", "epochs": 4},
+    "rte": {"data": "glue", "epochs": 4},
     "stsb": {"data": "glue"},
     "sst2": {"data": "glue", "rows": 10_000, "validation_fraction": 0.1},
     "banking77": {"data": "textclass"},

@@ -109,7 +109,7 @@ def trained(options: dict[str, Any], seed: int, *, threads: int, precision: str,
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, num_train_epochs=recipe.epochs, max_steps=steps or -1, seed=seed, use_cpu=True,
+            output_dir=folder, num_train_epochs=materials.recipe.epochs, max_steps=steps or -1, seed=seed, use_cpu=True,
             per_device_train_batch_size=recipe.batch_size, remove_unused_columns=False, save_strategy="no", report_to=[],
             disable_tqdm=True, dataloader_pin_memory=False, bf16=precision == "bfloat16",
             train_sampling_strategy="random" if steps else "group_by_length",

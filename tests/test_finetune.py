@@ -79,7 +79,7 @@ def test_class_weights_move_the_probabilities_to_where_they_should(fit: Fit, tmp
     expected = {"none": 0.2, "balanced": 0.5, "yes=16": 0.8, "no=3,yes=4": 0.25}
     for setting, share in expected.items():
         run = fit(
-            train=train, validation=few, class_weights=setting, dropout=0.0, batch_size=50, steps=60, epochs=4,
+            train=train, validation=few, class_weights=setting, dropout=0.0, batch_size=50, steps=60, epochs=None,
             learning_rate=3e-3, metric="loss", save_every=100,
         )  # fmt: skip
         assert run.model.predict("the film")[0]["probabilities"]["yes"] == pytest.approx(share, abs=0.02), setting
@@ -183,11 +183,24 @@ def test_steps_and_epochs_say_how_long_it_takes(fit: Fit) -> None:
         ({"epochs": 2}, 18, [9, 18]),  # 72 rows in batches of 8
         ({"epochs": 1, "batch_size": 100}, 1, [1]),
         ({"epochs": 1, "accumulate": 4}, 3, [3]),
-        ({"epochs": 4, "steps": 11}, 11, [9, 11]),
+        ({"epochs": None, "steps": 11}, 11, [9, 11]),
     ):
         records = read_history(fit(**options).out / "history.jsonl")
         assert [r["step"] for r in records if r["kind"] == "step"] == list(range(1, steps + 1))
         assert [r["step"] for r in records if r["kind"] == "validation"] == validations
+
+
+@pytest.mark.parametrize(
+    ("few", "given", "epochs"), [(37, {}, 4), (38, {}, 10), (38, {"epochs": 2}, 2), (38, {"task": "regression"}, 4)]
+)
+def test_few_rows_are_passed_over_more_often(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int, given: dict[str, Any], epochs: int
+) -> None:
+    monkeypatch.setattr("bertwright.tasks.classification.FEW_ROWS", few)
+    train = write_tsv(tmp_path / "t.tsv", rows(37))
+    run = fit(train=train, validation=train, batch_size=64, **{"epochs": None} | given)
+    assert [record["epoch"] for record in steps(run) if record["kind"] == "validation"] == list(range(1, epochs + 1))
+    assert Recipe.read(run.out / "recipe.toml")["epochs"] == epochs  # the file alone repeats the run
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch(fit: Fit) -> None:
@@ -304,7 +317,7 @@ def test_tensorboard_events_are_beside_the_model(fit: Fit) -> None:
 
 def test_options_without_effect_are_told(fit: Fit) -> None:
     with pytest.warns(BertwrightWarning, match="--head-size has no effect without --head-layers"):
-        fit(head_size=3, steps=1, epochs=4)
+        fit(head_size=3, steps=1, epochs=None)
 
 
 # ---------------------------------------------------------------------------------------------------------------- seeds
@@ -363,7 +376,7 @@ def test_random_weights_of_a_published_size(fit: Fit, tiny_dir: Path, tmp_path: 
     train = write_tsv(tmp_path / "t.tsv", rows(40))
 
     def run(console: Console) -> Run:
-        return finetune(QUICK | {"epochs": 4}, train=train, out=tmp_path / "random", console=console, **options)
+        return finetune(QUICK | {"epochs": None}, train=train, out=tmp_path / "random", console=console, **options)
 
     made, said = log_of(run)
     assert "starting from random weights (tiny)" in said

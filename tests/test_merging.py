@@ -77,6 +77,15 @@ def test_the_same_name_again_keeps_the_directory_and_another_one_does_not(rte: P
     assert (other.data, other.train) == (None, "hub:nyu-mll/glue:sst2:train")
 
 
+def test_steps_take_the_place_of_the_epochs_of_a_recipe() -> None:
+    begin = {"train": "t.tsv", "epochs": 4}
+    for recipe in (begin, Recipe.of(begin)):
+        shorter = merged(recipe, {"steps": 3}).recipe
+        assert (shorter.steps, shorter.epochs, shorter.without_effect()) == (3, None, [])
+        both = merged(recipe, {"steps": 3, "epochs": 2}).recipe
+        assert both.without_effect() == ["--epochs has no effect beside --steps"]
+
+
 def test_what_has_no_effect_beside_what_was_asked_for_is_left_out(rte: Path) -> None:
     assert merged(None, {"dataset": "banking77", "steps": 3}).recipe.epochs == Recipe.epochs
     assert merged(None, {"dataset": "rte"}).recipe.quoting == Recipe.quoting  # of rows of the hub

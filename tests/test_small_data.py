@@ -110,7 +110,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 def test_top_layers_pooler_and_head_begin_anew_and_the_rest_is_the_checkpoint(fit: Fit, tiny_run: Path, count: int) -> None:
     # From a classifier for the same labels, whose head would be kept.
     held = weights(tiny_run)
-    still = {"learning_rate": 1e-12, "steps": 1, "epochs": 4}
+    still = {"learning_rate": 1e-12, "steps": 1, "epochs": None}
     first, other, again = (weights(fit(model=tiny_run, reinit_layers=count, seed=seed, **still).out) for seed in (0, 1, 0))
     for name, value in first.items():
         anew = not name.startswith(("bert.embeddings.", *(f"bert.encoder.layer.{i}." for i in range(2 - count))))
@@ -159,7 +159,7 @@ def test_up_to_where_it_begins_anew_it_can_be_frozen(fit: Fit, tiny_dir: Path) -
 
 
 def test_one_beginning_for_all_seeds(fit: Fit) -> None:
-    still = {"learning_rate": 1e-12, "steps": 1, "epochs": 4}
+    still = {"learning_rate": 1e-12, "steps": 1, "epochs": None}
     heads = [
         weights(fit(seed=seed, init_seed=init, **still).out)["classifier.weight"]
         for seed, init in ((0, None), (1, None), (1, 0), (2, 0))
@@ -175,7 +175,7 @@ def test_one_beginning_for_all_seeds(fit: Fit) -> None:
 
 def test_layers_move_less_the_lower_they_are(fit: Fit, tiny_dir: Path) -> None:
     before = weights(tiny_dir)
-    after = weights(fit(layer_decay=0.1, steps=1, epochs=4, warmup=0.0, weight_decay=0.0).out)
+    after = weights(fit(layer_decay=0.1, steps=1, epochs=None, warmup=0.0, weight_decay=0.0).out)
     moved = {name: float((after[f"bert.{name}"] - value).abs().max()) for name, value in before.items()}
     for part, rate in (("pooler.", 1e-2), ("encoder.layer.1.", 1e-3), ("encoder.layer.0.", 1e-4), ("embeddings.", 1e-5)):
         assert max(far for name, far in moved.items() if name.startswith(part)) == pytest.approx(rate, rel=0.05), part
@@ -233,7 +233,7 @@ def test_r_drop_where_nothing_draws_masks_is_told(tiny_dir: Path, tmp_path: Path
 @pytest.mark.parametrize("freeze", ["none", "encoder"])
 def test_r_drop_adds_so_many_times_how_far_two_passes_lie_apart(fit: Fit, freeze: str) -> None:
     # At the first step, where weights and masks are the same, the loss is linear in the weight of the divergence.
-    once = {"steps": 1, "epochs": 4, "freeze": freeze, "dropout": 0.4}
+    once = {"steps": 1, "epochs": None, "freeze": freeze, "dropout": 0.4}
     small, one, three = (history(fit(r_drop=weight, **once))[0] for weight in (1e-9, 1.0, 3.0))
     assert one - small > 1e-3
     assert three - small == pytest.approx(3 * (one - small), rel=1e-3)
@@ -255,7 +255,7 @@ def test_the_kept_model_is_the_mean_of_the_weights_after_each_step(
 
     monkeypatch.setattr(Optimizer, "step", watched)
     words = "embeddings.word_embeddings.weight"
-    run = fit(steps=5, epochs=4, average=0.9999, weight_decay=0.9, schedule="constant", warmup=0.0)
+    run = fit(steps=5, epochs=None, average=0.9999, weight_decay=0.9, schedule="constant", warmup=0.0)
     held = weights(run.out)
     for name in ("pooler.dense.weight", "encoder.layer.1.output.dense.weight", "embeddings.LayerNorm.bias"):
         mean = torch.stack([one[name] for one in seen]).mean(0)

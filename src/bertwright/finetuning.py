@@ -205,7 +205,7 @@ def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, s
     units = len(task.units(materials.train.inputs)) - 1
     epochs = Epochs(units, recipe.batch_size, recipe.accumulate, seed)
     plan = Plan(
-        total=recipe.steps or recipe.epochs * epochs.steps, per_epoch=epochs.steps, peak_rate=recipe.learning_rate,
+        total=recipe.steps or (recipe.epochs or 1) * epochs.steps, per_epoch=epochs.steps, peak_rate=recipe.learning_rate,
         warmup=recipe.warmup, schedule=recipe.schedule, seed=seed, metric=materials.metric, patience=recipe.patience,
         save_every=recipe.save_every,
     )  # fmt: skip

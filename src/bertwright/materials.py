@@ -92,6 +92,9 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     tests = {name: read(source) for name, source in recipe.test_sets().items()}
     for part in (rows, validation, *tests.values()):
         task.check(part, recipe, labelled=True)
+    if recipe.epochs is None and recipe.steps is None:
+        recipe = dataclasses.replace(recipe, epochs=kind.epochs(len(rows)))
+        say(f"{recipe.epochs} epochs, the default for so many rows; --epochs sets another number")
     start = starting_point(recipe, task, say)
     recipe = dataclasses.replace(recipe, revision=start.commit or recipe.revision)  # so that the recipe repeats the run
 

@@ -50,6 +50,8 @@ def merged(recipe: Recipe | Mapping[str, Any] | None, options: Mapping[str, Any]
     for source in (begin, options):
         if source.get("dataset") is not None:
             source["dataset"] = known_name(str(source["dataset"]))
+    if options.get("steps") is not None and "epochs" not in options:
+        begin.pop("epochs", None)
     if options.get("model", begin.get("model")) != begin.get("model"):
         begin.pop("revision", None)  # it is of the other model
     given = begin | options

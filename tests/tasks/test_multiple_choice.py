@@ -272,7 +272,7 @@ def test_it_starts_from_its_own_head_and_not_from_another_tasks(
     for start, left_out in ((choice_run, False), (tiny_run, True)):
         console = Console(file=io.StringIO(), width=200)
         finetune(
-            QUICK, task="multiple-choice", model=start, train=train, validation=train, steps=1, epochs=4,
+            QUICK, task="multiple-choice", model=start, train=train, validation=train, steps=1, epochs=None,
             out=tmp_path / start.parent.name, console=console,
         )  # fmt: skip
         assert isinstance(console.file, io.StringIO)
@@ -372,7 +372,7 @@ def test_options_of_other_tasks_have_no_effect_and_say_so(tiny_dir: Path, model:
     train = write_jsonl(tmp_path / "t.jsonl", choices(12))
     with pytest.warns(BertwrightWarning, match="--class-weights has no effect for this --task"):
         finetune(
-            QUICK, task="multiple-choice", model=tiny_dir, train=train, validation=train, steps=1, epochs=4,
+            QUICK, task="multiple-choice", model=tiny_dir, train=train, validation=train, steps=1, epochs=None,
             class_weights="balanced", out=tmp_path / "run", console=QUIET,
         )  # fmt: skip
     with pytest.warns(BertwrightWarning, match="--pair has no effect for the task multiple-choice"):

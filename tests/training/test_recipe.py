@@ -50,7 +50,6 @@ def test_an_unknown_option_is_named_with_the_closest_known_one(where: str, messa
         ("epochs", "4", "a whole number"),
         ("epochs", 4.0, "a whole number"),
         ("epochs", True, "a whole number"),
-        ("epochs", None, "a whole number"),
         ("learning_rate", "fast", "a number"),
         ("learning_rate", False, "a number"),
         ("model", 3, "a text"),

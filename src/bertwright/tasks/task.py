@@ -110,6 +110,11 @@ class Task(ABC):
         inside, aside = stratified_split([example.answer for example in examples], fraction, seed)
         return inside, aside, "of each label"
 
+    @classmethod
+    def epochs(cls, rows: int) -> int:
+        """How often to pass over so many training rows, where the user does not say."""
+        return 4
+
     def check(self, examples: Sequence[Any], recipe: Recipe, *, labelled: bool) -> None:
         """Raise BertwrightError for an example that the model cannot take, or an answer that training did not have."""
         known = takes_pairs(recipe)

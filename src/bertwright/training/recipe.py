@@ -107,7 +107,12 @@ class Recipe(Options):
 
     learning_rate: float = option(5e-5, "Training", "Peak learning rate.", above=0)
     batch_size: int = option(32, "Training", "Texts a batch; question answering: 16 windows.", low=1)
-    epochs: int = option(4, "Training", "Passes over the training rows; question answering: 2.", low=1)
+    epochs: int | None = option(
+        None,
+        "Training",
+        "Passes over the training rows; default: 4; question answering: 2; classification of fewer than 8,000: 10.",
+        low=1,
+    )
     steps: int | None = option(None, "Training", "Optimizer steps, instead of --epochs.", low=1)
     warmup: float = option(0.1, "Training", "Part of the steps over which the learning rate rises.", low=0, high=1)
     schedule: str = option("linear", "Training", "Learning rate after warm-up.", choices=SCHEDULES)
