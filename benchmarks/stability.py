@@ -141,15 +141,15 @@ def _judge(model: Predictor, rows: list[Any]) -> Callable[[soup.Weights], dict[s
 
 def table(results: Results) -> str:
     """The results as a Markdown table, validation and test in per cent."""
-    lines = ["| variant | seeds | validation | test | collapsed | minutes a seed |", "| --- | --- | --- | --- | --- | --- |"]
-    for variant, held in results["variants"].items():
+    lines = ["| variant | seeds | validation | test | collapsed |", "| --- | --- | --- | --- | --- |"]
+    for variant in (one for one in VARIANTS if one in results["variants"]):
+        held = results["variants"][variant]
         found = held["summary"]
         cells = [records.spread(found[split], percent=True) for split in ("validation", "test")]
-        minutes = statistics.median(one["seconds"] for one in held["seeds"]) / 60
-        lines.append(f"| {variant} | {found['seeds']} | {' | '.join(cells)} | {found['collapsed']} | {minutes:.1f} |")
+        lines.append(f"| {variant} | {found['seeds']} | {' | '.join(cells)} | {found['collapsed']} |")
         for made in held.get("soups", []):
             cells = [f"{100 * made[split]:.1f}" for split in ("validation", "test")]
-            lines.append(f"| {variant}, {made['kind']} soup | {len(made['seeds'])} | {' | '.join(cells)} | | |")
+            lines.append(f"| {variant}, {made['kind']} soup | {len(made['seeds'])} | {' | '.join(cells)} | |")
     return "\n".join(lines)
 
 
