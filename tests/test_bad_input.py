@@ -391,3 +391,25 @@ def test_an_empty_value_takes_back_what_a_recipe_had(tiny_dir: Path, train: Path
     assert run("finetune", "--recipe", recipe, "--text", "", "--out", "x").error == (
         "--text is empty; give it a value, or leave it out"
     )
+
+
+def test_what_is_written_never_takes_the_place_of_what_is_read(tiny_run: Path, tmp_path: Path) -> None:
+    model = tiny_run
+    texts = write_tsv(tmp_path / "texts.tsv", rows(3))
+    lines = write_jsonl(tmp_path / "texts.jsonl", [{"text": "good film"}])
+    (tmp_path / "link.tsv").symlink_to(texts)
+    metrics = model / "metrics.json"
+    for given, kept, message in (
+        (("predict", model, "--input", texts, "--output", tmp_path / "link.tsv"), texts, "is the file that is read"),
+        (("predict", model, "a", "--output", metrics), metrics, f"is a file of the model in {model}; name another"),
+        (("vectors", model, "--input", lines, "--text", "text", "--out", lines), lines, "is the file that is read"),
+    ):
+        before = kept.read_bytes()
+        said = run(*given)
+        assert (said.code, said.out) == (2, "")
+        assert message in said.err
+        assert len(said.err.splitlines()) == 1
+        assert kept.read_bytes() == before
+    (tmp_path / "v.jsonl").write_text("old")
+    said = run("vectors", model, "good film", "--out", tmp_path / "v.jsonl")
+    assert (said.code, "v.jsonl is there and will be replaced" in said.err) == (0, True)

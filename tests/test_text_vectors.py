@@ -280,7 +280,7 @@ def test_token_files_hold_tokens_places_and_vectors(
         (("a", "--out", "v.txt"), "--out v.txt: vectors go to .npy, .parquet or .jsonl; name such a file"),
         (
             ("a", "--tokens", "--out", "v.npy"),
-            "--out v.npy: .npy has no place for tokens and offsets; give --tokens .parquet",
+            "--out v.npy: .npy has no place for tokens and offsets; end its name in .parquet",
         ),
         (
             ("a", "--tokens", "--pooling", "cls"),

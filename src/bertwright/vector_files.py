@@ -45,7 +45,7 @@ def check_target(path: Path | None, *, tokens: bool) -> None:
     if ending not in ENDINGS:
         raise BertwrightError(f"--out {path}: vectors go to .npy, .parquet or .jsonl; name such a file")
     if tokens and ending == ".npy":
-        raise BertwrightError(f"--out {path}: .npy has no place for tokens and offsets; give --tokens .parquet or .jsonl")
+        raise BertwrightError(f"--out {path}: .npy has no place for tokens and offsets; end its name in .parquet or .jsonl")
     if ending == ".parquet":
         _pyarrow(path)
 

@@ -202,6 +202,21 @@ def _parsed(name: str, given: str | bool | None, kind: type) -> Any:
         raise BertwrightError(f"{flag(name)} must be {wanted}, not {given!r}") from None
 
 
+def check_replaced(path: Path | None, option: str, read: str | Path | None) -> None:
+    """Tell that a file will be replaced.
+
+    Raises:
+        BertwrightError: it is the one that is read, or stands in a model's directory.
+    """
+    if path is None or not path.exists():
+        return
+    if read is not None and Path(read).exists() and path.samefile(read):
+        raise BertwrightError(f"{option} {path} is the file that is read, and would be lost; name another")
+    if (path.parent / "config.json").exists():
+        raise BertwrightError(f"{option} {path} is a file of the model in {path.parent}; name another")
+    note("note", f"{path} is there and will be replaced")
+
+
 @contextlib.contextmanager
 def writing(path: Path | None) -> Iterator[TextIO]:
     """A file that appears whole or not at all; without a path standard output."""
@@ -214,7 +229,5 @@ def writing(path: Path | None) -> Iterator[TextIO]:
         return
     from bertwright.atomic import atomic_write_stream
 
-    if path.exists():
-        note("note", f"{path} is there and will be replaced")
     with atomic_write_stream(path) as file:
         yield file

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 import bertwright
-from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, flags_of, note, writing
+from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, check_replaced, flags_of, note, writing
 from bertwright.errors import BertwrightError
 from bertwright.interrupts import Stopped
 from bertwright.training.options import flag
@@ -211,6 +211,7 @@ def predict(
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
     if given and input is None:
         raise BertwrightError(f"{flag(next(iter(given)))} says how to read a file: give it with --input")
+    check_replaced(output, "--output", input)
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if input is not None:
         if pair and len(pair) > 1:
@@ -226,7 +227,7 @@ def predict(
     else:
         assert texts is not None
         for text in texts:
-            if "/" in text and os.path.isfile(text):  # noqa: PTH113 - Path's own raises for texts that are no names
+            if os.path.isfile(text):  # noqa: PTH113 - Path's own raises for texts that are no names
                 note("note", f"{text} is read as a text; the rows of a file are read with --input")
         records = predictor.predict_rows(predictor.examples(texts, predictor.task.beside(texts, pair or [])))
     with writing(output) as file:

@@ -9,7 +9,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from bertwright.cli.app import Device, Precision, Threads, app, note, writing
+from bertwright.cli.app import Device, Precision, Threads, app, check_replaced, note, writing
 from bertwright.data.arriving import arriving
 from bertwright.data.examples import Columns, Example, Unreadable
 from bertwright.data.hub_rows import local_file
@@ -69,6 +69,7 @@ def vectors(
             f"--pooling {pooling} makes one vector of a text's tokens, and --tokens wants each: leave one out"
         )
     vector_files.check_target(out, tokens=tokens)
+    check_replaced(out, "--out", input)
     rows: Iterable[Example | Unreadable]
     if input is not None:
         names = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
