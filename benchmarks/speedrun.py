@@ -238,12 +238,10 @@ def cola(model: str, folder: Path, arguments: argparse.Namespace, console: Conso
     for rate in RATES:
         out = folder / f"{rate:g}"
         if not finished(out):
-            run = finetune(
+            records.whole(finetune(
                 COLA | paths, model=model, learning_rate=rate, device=arguments.device, threads=arguments.threads,
                 resume=begun(out, Recipe.FILE), out=str(out), console=console,
-            )  # fmt: skip
-            if run.interrupted:
-                raise Stopped("the seeds so far are kept", run.stopped_by)
+            ))  # fmt: skip
         tried[rate] = metrics_of(out)
 
     def score(measured: dict[str, Any], part: str) -> Any:

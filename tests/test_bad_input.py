@@ -176,7 +176,10 @@ def test_a_name_that_is_no_model(refused: Refused, train: Path) -> None:
         (["--freeze", "first:"], "--freeze is 'first:'; use none, encoder, or first:N"),
         (["--freeze", "first:-1"], "--freeze is 'first:-1'; use none, encoder, or first:N"),
         (["--freeze", "first:3"], "--freeze first:3: the model has only 2 layers"),
-        (["--class-weights", "2=3"], "--class-weights: no class '2'; use none, balanced, or name=weight,name=weight"),
+        (
+            ["--class-weights", "2=3"],
+            "--class-weights: no class '2' (classes: 0, 1); use none, balanced, or name=weight,name=weight",
+        ),
         (["--config", "tiny"], "--model starts from a checkpoint, --config from random weights: give one of them"),
         (["--text", "txt"], "{train}:1: no column 'txt' for --text; did you mean 'text'? (the first line has: text, label)"),
         (["--columns", "text,text"], "--columns has two columns 'text'; give each its own name"),

@@ -176,7 +176,7 @@ def test_a_run_says_what_it_does_and_how_good_it_is_within_80_columns(tiny_dir: 
 
 def test_a_note_is_one_line_whatever_it_quotes(tiny_dir: Path, tmp_path: Path) -> None:
     train = write_tsv(tmp_path / "t.tsv", rows(40), header=("te\x1b[31mxt", "label"))
-    error = run("finetune", "--train", train, "--model", tiny_dir, "--out", tmp_path / "o").error
+    error = run("finetune", "--train", train, "--model", tiny_dir, "--out", tmp_path / "o", "--max-length", 24).error
     assert "\x1b" not in error
     assert r"te\x1b[31mxt" in error
 

@@ -253,6 +253,15 @@ def test_every_option_is_explained_with_its_default(kind: type[Options], name: s
             assert number(default) == number(f.default), option
 
 
+def test_how_few_rows_are_few_is_said_as_it_is() -> None:
+    from bertwright.tasks.classification import FEW_ROWS
+
+    for page in ("fine-tuning.md", "small-data.md"):
+        said = re.findall(r"fewer than ([\d,]+) training rows", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+        assert said, page
+        assert set(said) == {f"{FEW_ROWS:,}"}, page
+
+
 def test_aliases_are_those_of_the_table() -> None:
     documented = {alias.strip("`"): what for alias, what in table_rows(section("docs/checkpoints.md", "Aliases"))[1:]}
     assert documented.keys() == hub.ALIASES.keys()

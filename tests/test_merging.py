@@ -77,6 +77,22 @@ def test_the_same_name_again_keeps_the_directory_and_another_one_does_not(rte: P
     assert (other.data, other.train) == (None, "hub:nyu-mll/glue:sst2:train")
 
 
+def test_what_a_flag_leaves_without_effect_is_not_held_against_a_recipe() -> None:
+    begin = {"train": "t.tsv", "head_layers": 2, "head_size": 64}
+    assert merged(begin, {"head_layers": 0}).recipe.without_effect() == []
+    idle = ["--head-size has no effect without --head-layers"]
+    assert merged({"train": "t.tsv", "head_size": 64}, {"seed": 1}).recipe.without_effect() == idle  # its own slip
+    assert merged(begin, {"head_layers": 0, "head_size": 8}).recipe.without_effect() == idle
+
+
+def test_files_in_place_of_a_data_sets_own_are_told(rte: Path) -> None:
+    given = {"dataset": "rte", "data": rte}
+    told = merged(None, given | {"test": "mine.tsv", "validation": "aside.tsv"}).about
+    assert told is not None
+    assert told.endswith(f"test: dev.tsv; of {rte}); in place of its own: --validation aside.tsv, --test mine.tsv")
+    assert str(merged(None, given | {"test": None}).about).endswith("); in place of its own: --test none")
+
+
 def test_steps_take_the_place_of_the_epochs_of_a_recipe() -> None:
     begin = {"train": "t.tsv", "epochs": 4}
     for recipe in (begin, Recipe.of(begin)):

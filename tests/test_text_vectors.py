@@ -151,7 +151,7 @@ def test_what_the_model_has_not_is_refused(encoder: TextEncoder, options: dict[s
 
 
 def test_what_is_no_text_is_refused(encoder: TextEncoder) -> None:
-    with pytest.raises(BertwrightError, match="text 2 is 3, a int, not a string"):
+    with pytest.raises(BertwrightError, match="text 2 is 3, of type int, not a string"):
         encoder.vectors(["a", 3])  # type: ignore[list-item]
 
 

@@ -211,7 +211,7 @@ def test_what_is_no_text_is_named(tiny: Tokenizer, offsets: bool) -> None:
         attempt(["the", "a\ud83d"])
     with refused("pair 1 has the lone surrogate U+DC00 at character 0"):
         attempt(["the", "bird"], ["the", "\udc00"])
-    with refused("text 1 is None, a NoneType and no string"):
+    with refused("text 1 is None, of type NoneType, not a string"):
         attempt(["the", None])
     with refused("text 0 is nan, a float"):
         attempt([float("nan")])

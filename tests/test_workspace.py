@@ -379,6 +379,14 @@ def test_what_may_change_halfway_is_told(stopped: Run, fit: Fit) -> None:
     assert max(rates[:7]) <= 5e-3 < rates[7]
 
 
+def test_steps_take_the_place_of_the_epochs_that_a_run_began_with(stopped: Run) -> None:
+    with pytest.warns(BertwrightWarning) as told:
+        run = finetune(resume=True, steps=9, out=stopped.out, console=Console(quiet=True))
+    assert [str(one.message) for one in told] == ["--steps is 9 from here on; the run began without"]
+    assert [r["step"] for r in read_history(run.out / "history.jsonl") if r["kind"] == "step"] == list(range(1, 10))
+    assert "epochs" not in Recipe.read(run.out / "recipe.toml")
+
+
 def test_other_weights_to_start_from_are_noticed(
     fit: Fit, at_step: Any, tiny_dir: Path, tmp_path: Path, undisturbed: Callable[..., bytes]
 ) -> None:

@@ -30,7 +30,7 @@ from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.files import write_evaluation
 from bertwright.evaluation.plots import plot_training
 from bertwright.evaluation.progress import TokenProgress
-from bertwright.interrupts import Stopped, Stopping, stop_on_signal
+from bertwright.interrupts import Stopped, Stopping, stop_on_signal, stopped_saying
 from bertwright.machine import Machine
 from bertwright.materials import Materials, Split, gather
 from bertwright.merging import merged, with_rows
@@ -123,12 +123,14 @@ def finetune(recipe: Recipe | Mapping[str, Any] | None = None, *, console: Conso
         chosen = place.resumed(Recipe, gathered.given)
     if gathered.about is not None:
         say(gathered.about)
-    chosen = with_rows(chosen, say)
-    kind = task_class(chosen.task)
-    for message in chosen.without_effect(options_of_tasks() - kind.OPTIONS):
-        tell(message)
-    machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
-    materials = gather(chosen, machine, say)
+    kept = f"what the run had is kept; go on with: {place.resume_command}" if chosen.resume else "nothing is written"
+    with stopped_saying(f"before training; {kept}"):
+        chosen = with_rows(chosen, say)
+        kind = task_class(chosen.task)
+        for message in chosen.without_effect(options_of_tasks() - kind.OPTIONS):
+            tell(message)
+        machine = Machine.choose(chosen.device, chosen.precision, chosen.threads)
+        materials = gather(chosen, machine, say)
     with stop_on_signal(say) as stopping, place.guarded():
         place.begin(materials.recipe, materials.as_bytes())
         return _run_seeds(materials, place, console, stopping)
@@ -205,7 +207,7 @@ def _run_seed(materials: Materials, seed: int, folder: Path, console: Console, s
     units = len(task.units(materials.train.inputs)) - 1
     epochs = Epochs(units, recipe.batch_size, recipe.accumulate, seed)
     plan = Plan(
-        total=recipe.steps or (recipe.epochs or 1) * epochs.steps, per_epoch=epochs.steps, peak_rate=recipe.learning_rate,
+        total=recipe.total_steps(epochs.steps), per_epoch=epochs.steps, peak_rate=recipe.learning_rate,
         warmup=recipe.warmup, schedule=recipe.schedule, seed=seed, metric=materials.metric, patience=recipe.patience,
         save_every=recipe.save_every,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from bertwright.errors import BertwrightError, did_you_mean, tell
 WHOLE_WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
+UNFINISHED = ".training"  # what the name of a run's folder ends in until the model is there
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
 
 # Never *.bin: a pickle is not even downloaded unless the user fetches and names it.
@@ -87,6 +88,11 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Path:
     if exists:
         if revision is not None:
             tell(f"revision '{revision}' has no effect: {path} is on this machine, and only hub repositories have one")
+        if path.name.endswith(UNFINISHED) and path.is_dir() and not (path / "config.json").exists():
+            raise BertwrightError(
+                f"{path}: an unfinished run, which is no model yet; go on with it by --resume --out "
+                f"{path.with_name(path.name.removesuffix(UNFINISHED))}"
+            )
         return path
     name = str(source)
     if (
@@ -212,10 +218,11 @@ def _download(repo_id: str, revision: str | None) -> Path:
             reason = f"{missing} {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE forbids to download it: unset that once"
         else:
             reason = (
-                f"no directory {repo_id} is here{_unfinished(Path(repo_id))}, "
+                f"no directory {repo_id} is here{_unfinished(Path(repo_id))}{hint}{';' if hint else ','} "
                 f"cannot reach {hub} ({_first_line(error.__cause__ or error)}) and {missing} {constants.HF_HUB_CACHE}: "
                 "check the network and HF_ENDPOINT"
             )
+            hint = ""
         raise BertwrightError(f"{reason}, or name a directory on this machine{hint}") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
@@ -249,7 +256,7 @@ def _near(repo_id: str) -> str:
 
 def _unfinished(path: Path) -> str:
     """A hint, where an unfinished run lies beside a path that is not there."""
-    folder = path.with_name(f"{path.name}.training") if path.name else path
+    folder = path.with_name(f"{path.name}{UNFINISHED}") if path.name else path
     return f" (an unfinished run is in {folder}: go on with it by --resume)" if path.name and folder.is_dir() else ""
 
 

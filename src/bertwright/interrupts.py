@@ -21,6 +21,16 @@ class Stopped(KeyboardInterrupt):
         self.signal = signal
 
 
+@contextlib.contextmanager
+def stopped_saying(message: str) -> Iterator[None]:
+    """Let an interrupt inside, which has nothing to say itself, say this."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        number = stop.signal if isinstance(stop, Stopped) else signal.SIGINT
+        raise Stopped(str(stop) or message, number) from None
+
+
 _PATIENCE = 5.0  # seconds after which a second SIGTERM ends a run at once
 
 

@@ -6,12 +6,14 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from bertwright.data.hub_rows import local_file
+from bertwright.data.hub_rows import is_hub, local_file
 from bertwright.data.inputs import Inputs
+from bertwright.data.readers import opening
 from bertwright.errors import BertwrightError
 from bertwright.machine import Machine
 from bertwright.starting_point import StartingPoint, starting_point
@@ -59,6 +61,15 @@ class Materials:
             yield json.dumps([row.answer for row in part.examples]).encode()
 
 
+def _none_aside(rows: int, fraction: float, how: str) -> str:
+    if rows * fraction < 1:
+        return f"{rows} rows are too few to set some aside; give --validation"
+    return (
+        f"of {rows:,} rows none can be set aside for validation ({fraction:.0%} {how}): do --task and the options that name "
+        "columns fit the file? If they do, give --validation"
+    )
+
+
 def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     """Read, split, check and encode the rows that a recipe names, and read the checkpoint that it starts from.
 
@@ -68,7 +79,14 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     if recipe.train is None:
         raise BertwrightError("--train is missing: name the file with the training rows, or a known data set")
     kind = task_class(recipe.task)
-    chosen_metric(kind, recipe.metric)  # a wrong name is told before any file is read
+    # What is wrong whatever the rows are is told before they are read, which may take a while.
+    chosen_metric(kind, recipe.metric)
+
+    for _, source in recipe.input_files():
+        if not is_hub(source):
+            with opening(Path(source)):
+                pass
+    start = starting_point(recipe)
 
     def read(source: str) -> list[Any]:
         return list(kind.read(local_file(source), recipe, labelled=True))
@@ -83,7 +101,7 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     else:
         inside, aside, how = task.split(rows, recipe.validation_fraction, recipe.split_seed)
         if not aside:
-            raise BertwrightError(f"{recipe.train}: {len(rows)} rows are too few to set some aside; give --validation")
+            raise BertwrightError(f"{recipe.train}: {_none_aside(len(rows), recipe.validation_fraction, how)}")
         validation, rows = [rows[i] for i in aside], [rows[i] for i in inside]
         say(
             f"{len(rows):,} training rows; {len(validation):,} set aside for validation "
@@ -95,7 +113,7 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     if recipe.epochs is None and recipe.steps is None:
         recipe = dataclasses.replace(recipe, epochs=kind.epochs(len(rows)))
         say(f"{recipe.epochs} epochs, the default for so many rows; --epochs sets another number")
-    start = starting_point(recipe, task, say)
+    start = start.of(task, recipe, say)
     recipe = dataclasses.replace(recipe, revision=start.commit or recipe.revision)  # so that the recipe repeats the run
 
     def split(name: str, examples: Sequence[Any]) -> Split:

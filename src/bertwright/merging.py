@@ -12,10 +12,11 @@ from bertwright.data.known import Located, known_name, locate, offline_remedy
 from bertwright.errors import BertwrightError
 from bertwright.tasks import task_class
 from bertwright.telling import Say
-from bertwright.training.recipe import READING, Recipe
+from bertwright.training.options import flag
+from bertwright.training.recipe import FILES, READING, Recipe
 
 # What belongs to a data set and would be wrong of another.
-_OF_DATA = frozenset({"dataset", "data", "task", "train", "validation", "test", "also_test", *READING})
+_OF_DATA = frozenset({"dataset", "data", "task", *FILES, *READING})
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,6 @@ def merged(recipe: Recipe | Mapping[str, Any] | None, options: Mapping[str, Any]
     for source in (begin, options):
         if source.get("dataset") is not None:
             source["dataset"] = known_name(str(source["dataset"]))
-    if options.get("steps") is not None and "epochs" not in options:
-        begin.pop("epochs", None)
     if options.get("model", begin.get("model")) != begin.get("model"):
         begin.pop("revision", None)  # it is of the other model
     given = begin | options
@@ -69,9 +68,11 @@ def merged(recipe: Recipe | Mapping[str, Any] | None, options: Mapping[str, Any]
         order = [located.settings, begin, located.reading, options]
     else:
         order = [located.settings, located.reading, begin, options]
+    for name in Recipe.displaced(order[:-1], options) & begin.keys():
+        del begin[name]
     chosen = Recipe.of(*order)
     # What a user did not ask for is not told to be without effect, nor to stand in the way.
-    idle = {name for name, reason in chosen.ineffective().items() if reason} | ({"model"} if chosen.config else set())
+    idle = chosen.idle() | ({"model"} if chosen.config else set())
     defaults = dict(task_class(chosen.task).DEFAULTS)
     for quiet in (defaults, located.settings, located.reading):
         for name in idle & quiet.keys():
@@ -79,7 +80,17 @@ def merged(recipe: Recipe | Mapping[str, Any] | None, options: Mapping[str, Any]
     chosen = Recipe.of(defaults, *order)
     chosen.test_sets()
     chosen.names_of_labels()
-    return Merged(chosen, given, located.about or None)
+    return Merged(chosen, given, _about(located, chosen) if located.about else None)
+
+
+def _about(located: Located, chosen: Recipe) -> str:
+    """The line about a known data set, with the files that stand in the place of its own."""
+    own = [
+        f"{flag(name)} {shown if isinstance(shown := getattr(chosen, name), str) else ','.join(shown or ('none',))}"
+        for name in FILES
+        if getattr(chosen, name) != located.reading[name]
+    ]
+    return located.about + (f"; in place of its own: {', '.join(own)}" if own else "")
 
 
 def with_rows(recipe: Recipe, say: Say) -> Recipe:

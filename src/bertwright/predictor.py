@@ -115,6 +115,9 @@ class Predictor:
         Raises:
             BertwrightError: texts and what goes with them differ in number, or one is of the wrong type.
         """
+        for given, what in ((texts, "a text, or a list of them"), ([] if pairs is None else pairs, "a list")):
+            if not isinstance(given, Iterable) or isinstance(given, bytes):
+                raise BertwrightError(f"predict takes {what}, not {given!r:.60}")
         firsts = [texts] if isinstance(texts, str) else list(texts)
         if isinstance(texts, str) and pairs is not None:
             pairs = [pairs]
@@ -161,7 +164,7 @@ class Predictor:
             cut.extend(inputs.cut.tolist())
         for row in chunk:
             if isinstance(row, Unreadable):
-                yield {"text": None, "predicted": None, "skipped": row.reason, "where": row.where}
+                yield {self.task.READS: None, "predicted": None, "skipped": row.reason, "where": row.where}
                 continue
             record = self.task.record(row)
             if self.task.is_empty(row):

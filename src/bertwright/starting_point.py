@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bertwright import checkpoint
-from bertwright.checkpoint import LoadReport
+from bertwright.checkpoint import Checkpoint, LoadReport
 from bertwright.errors import BertwrightError, tell
 from bertwright.model import BertConfig, Headed
 from bertwright.tasks.task import Task
+from bertwright.telling import Say
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
@@ -25,20 +25,35 @@ ROUNDED_UP_BY = 128  # embeddings without a word that a checkpoint may have, for
 class StartingPoint:
     """Config, weights by canonical name (none for a random start), tokenizer, and what to call it all.
 
-    ``commit`` is where the hub's repository stood, for a checkpoint that came from there.
+    ``held`` is the checkpoint as it was read, if there is one.
     """
 
     config: BertConfig
     tensors: Mapping[str, Tensor]
     tokenizer: Tokenizer
     origin: str
-    commit: str | None = None
+    held: Checkpoint | None = None
+
+    @property
+    def commit(self) -> str | None:
+        """Where the hub's repository stood, for a checkpoint that came from there."""
+        return None if self.held is None or Path(self.origin).exists() else self.held.commit
+
+    def of(self, task: Task, recipe: Recipe, say: Say) -> StartingPoint:
+        """The same for this task: a classifier for other classes is left out, which is said."""
+        heads = checkpoint.TASK_HEADS
+        if self.held is None or not any(name.startswith(heads) for name in self.tensors):
+            return self
+        if _same_head(self.held, task, recipe):
+            return self
+        say("the checkpoint's classifier is of another task or has other labels or layers, and is left out")
+        return replace(self, tensors={name: value for name, value in self.tensors.items() if not name.startswith(heads)})
 
     def build(self, task: Task, recipe: Recipe, seed: int) -> tuple[Headed, LoadReport | None]:
         """Make the model, its new weights drawn from ``seed``, and say what was loaded (None for a random start)."""
         config = self.config
         if recipe.dropout is not None:
-            config = dataclasses.replace(
+            config = replace(
                 config,
                 hidden_dropout_prob=recipe.dropout,
                 attention_probs_dropout_prob=recipe.dropout,
@@ -67,8 +82,8 @@ def _begins_anew(name: str, first: int) -> bool:
     return not name.startswith("embeddings.")
 
 
-def starting_point(recipe: Recipe, task: Task, say: Callable[[str], None]) -> StartingPoint:
-    """Read what ``recipe`` starts from; a classifier for other classes is left out, which is said.
+def starting_point(recipe: Recipe) -> StartingPoint:
+    """Read what ``recipe`` starts from, whatever its task will be.
 
     Raises:
         BertwrightError: no such model or vocabulary, or they do not fit each other or the recipe.
@@ -80,7 +95,7 @@ def starting_point(recipe: Recipe, task: Task, say: Callable[[str], None]) -> St
         config = BertConfig.chosen(recipe.config, tokenizer.vocab_size, of=recipe.tokenizer)
         start = StartingPoint(config, {}, tokenizer, f"random weights ({recipe.config})")
     else:
-        start = _from_checkpoint(recipe, task, say)
+        start = _from_checkpoint(recipe)
     if recipe.max_length > start.config.max_position_embeddings:
         raise BertwrightError(
             f"--max-length {recipe.max_length} is more than the {start.config.max_position_embeddings} positions of "
@@ -98,7 +113,7 @@ def starting_point(recipe: Recipe, task: Task, say: Callable[[str], None]) -> St
     return start
 
 
-def _from_checkpoint(recipe: Recipe, task: Task, say: Callable[[str], None]) -> StartingPoint:
+def _from_checkpoint(recipe: Recipe) -> StartingPoint:
     held = checkpoint.read(recipe.model, revision=recipe.revision)
     config = BertConfig.from_dict(held.config, str(held.config_path))
     tokenizer = Tokenizer.from_directory(held.directory) if recipe.tokenizer is None else _tokenizer(recipe.tokenizer)
@@ -108,15 +123,10 @@ def _from_checkpoint(recipe: Recipe, task: Task, say: Callable[[str], None]) -> 
             f"{recipe.tokenizer or held.directory}: the vocabulary has {tokenizer.vocab_size:,} entries, the model "
             f"{config.vocab_size:,} word embeddings; with another vocabulary than its own, a checkpoint is worth little"
         )
-    tensors = held.tensors
-    heads = checkpoint.TASK_HEADS
-    if any(name.startswith(heads) for name in tensors) and not _same_head(held, task, recipe):
-        say("the checkpoint's classifier is of another task or has other labels or layers, and is left out")
-        tensors = {name: value for name, value in tensors.items() if not name.startswith(heads)}
-    return StartingPoint(config, tensors, tokenizer, recipe.model, None if Path(recipe.model).exists() else held.commit)
+    return StartingPoint(config, held.tensors, tokenizer, recipe.model, held)
 
 
-def _same_head(held: checkpoint.Checkpoint, task: Task, recipe: Recipe) -> bool:
+def _same_head(held: Checkpoint, task: Task, recipe: Recipe) -> bool:
     widths = [value.shape[0] for name, value in held.tensors.items() if name.startswith("head.") and value.ndim > 1]
     made_by = held.directory / Recipe.FILE
     try:

@@ -194,7 +194,7 @@ class TextEncoder:
         given = [texts] if isinstance(texts, str) else list(texts)
         for number, text in enumerate(given, 1):
             if not isinstance(text, str):
-                raise BertwrightError(f"text {number} is {text!r}, a {type(text).__name__}, not a string")
+                raise BertwrightError(f"text {number} is {text!r}, of type {type(text).__name__}, not a string")
         return [Example(text, f"text {number}") for number, text in enumerate(given, 1)]
 
 

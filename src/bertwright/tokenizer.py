@@ -341,7 +341,7 @@ def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 def _check_text(text: object, name: str) -> None:
     if not isinstance(text, str):
-        raise BertwrightError(f"{name} is {text!r}, a {type(text).__name__} and no string; make it one or leave it out")
+        raise BertwrightError(f"{name} is {text!r}, of type {type(text).__name__}, not a string; leave it out")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from bertwright.atomic import atomic_write_text
 from bertwright.errors import BertwrightError, tell
+from bertwright.hub import UNFINISHED
 from bertwright.training.options import Options, flag
 from bertwright.training.processes import program
 
@@ -114,8 +115,10 @@ class Workspace:
         """
         file = self.folder / kind.FILE
         began = kind.of(kind.read(file), where=str(file))
-        recipe = kind.of(dataclasses.asdict(began), given)
-        for name in (f.name for f in dataclasses.fields(kind) if f.name not in kind.FREE):
+        displaced = kind.displaced([dataclasses.asdict(began)], given) & kind.MAY_CHANGE
+        defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.name in displaced}
+        recipe = kind.of(dataclasses.asdict(began), given, defaults)
+        for name in (f.name for f in dataclasses.fields(kind) if f.name not in kind.FREE | displaced):
             before, now = getattr(began, name), getattr(recipe, name)
             if before != now and name in kind.MAY_CHANGE - kind.OF_SEEDS and any(self.folder.glob(f"*/{FINISHED}")):
                 had = "without it" if before is None else f"with {before!r}"
@@ -230,7 +233,7 @@ def begun_by(recipe: Options, launch: str) -> bool:
 
 
 def _folder(out: Path) -> Path:
-    return out.with_name(out.name + ".training")
+    return out.with_name(out.name + UNFINISHED)
 
 
 def _system_error(error: BaseException) -> str | None:

@@ -181,7 +181,12 @@ def test_an_empty_file_is_reported(tmp_path: Path, name: str) -> None:
         ("a.jsonl", b'{"txt": "a", "n": 1}', [], [(":1", "no field 'text'; did you mean 'txt'? (fields: txt, n)")]),
         ("a.jsonl", b'{"text": null}\n{"text": "b"}', ["b"], [(":1", "the text is missing")]),
         ("a.jsonl", b'{"text": " \\n"}\n{"text": "b"}', ["b"], [(":1", "the text is empty")]),
-        ("a.jsonl", b'{"text": 12}\n{"text": ["b"]}', [], [(":1", "the text is 12, a int"), (":2", "the text is ['b']")]),
+        (
+            "a.jsonl",
+            b'{"text": 12}\n{"text": ["b"]}',
+            [],
+            [(":1", "the text is 12, of type int"), (":2", "the text is ['b']")],
+        ),
         ("a.jsonl", b'{"text": "a\\u0000"}\n{"text": "b"}', ["b"], [(":1", "holds a NUL character")]),
         ("a.jsonl", b'{"text": "\\ud800x"}\n{"text": "b"}', ["b"], [(":1", "holds half a character")]),
         ("a.jsonl", b'{"text": "\\ud83d\\ude00"}', ["\U0001f600"], []),

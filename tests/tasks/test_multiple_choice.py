@@ -315,7 +315,7 @@ def test_a_prediction_is_a_ranking(model: Predictor) -> None:
 @pytest.mark.parametrize(
     ("text", "second", "message"),
     [
-        (1, ["a", "b"], "text 1 is 1, a int, not a string"),
+        (1, ["a", "b"], "text 1 is 1, of type int, not a string"),
         ("s", None, "text 1: its endings are None; give a list of two or more"),
         ("s", ["a"], "text 1: its endings are ['a']; give a list of two or more"),
         ("s", "ab", "text 1: its endings are 'ab'; give a list of two or more"),

@@ -408,7 +408,7 @@ def test_long_contexts_are_searched_to_their_end(model: Predictor) -> None:
     ("question", "context", "message"),
     [
         ("who", None, "text 1: a question needs a context to look for its answer in; give each its own"),
-        ("who", 3, "text 1: the context is 3, a int, not a string"),
+        ("who", 3, "text 1: the context is 3, of type int, not a string"),
         (["who"], [], "1 texts but 0 second texts; each text needs its own"),
     ],
 )

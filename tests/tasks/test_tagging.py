@@ -344,7 +344,7 @@ def test_a_text_or_a_list_of_words_is_taken(text: Any, words: list[str]) -> None
 @pytest.mark.parametrize(
     ("text", "second", "message"),
     [
-        (3, None, "text 1 is 3, a int, not a string or a list of words"),
+        (3, None, "text 1 is 3, of type int, not a string or a list of words"),
         (["a", 3], None, "text 1: word 2 is 3, not a string with a character in it"),
         (["a", ""], None, "text 1: word 2 is '', not a string with a character in it"),
         ('["a", ""]', None, "text 1: word 2 is '', not a string with a character in it"),

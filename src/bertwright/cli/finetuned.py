@@ -122,8 +122,10 @@ def evaluate(
     from bertwright.data.hub_rows import is_hub
     from bertwright.evaluation.files import PREDICTIONS, check_place, write_evaluation
     from bertwright.evaluation.progress import TokenProgress
+    from bertwright.hub import ALIASES
 
-    if out is None and not Path(model).is_dir():
+    pretrained = model in ALIASES and task != "blimp"  # what it lacks is told when it is loaded
+    if out is None and not Path(model).is_dir() and not pretrained:
         raise BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
     name = str(data) if is_hub(data) else data.name.removesuffix(".tar.xz").removesuffix(data.suffix)
     folder = out or Path(model) / f"evaluation-{re.sub('[:/@]', '-', name)}"

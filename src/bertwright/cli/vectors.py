@@ -13,7 +13,7 @@ from bertwright.cli.app import Device, Precision, Threads, app, check_replaced, 
 from bertwright.data.arriving import arriving
 from bertwright.data.examples import Columns, Example, Unreadable
 from bertwright.data.hub_rows import local_file
-from bertwright.data.readers import read_examples, stream_lines
+from bertwright.data.readers import as_texts, read_examples, stream_lines
 from bertwright.errors import BertwrightError
 
 
@@ -78,7 +78,7 @@ def vectors(
     elif texts == ["-"]:
 
         def read(lines: BinaryIO) -> Iterator[Example | Unreadable]:
-            return stream_lines(lines, "standard input")
+            return as_texts(stream_lines(lines, "standard input"))
 
         rows = arriving(sys.stdin.buffer, read) if out is None else read(sys.stdin.buffer)
     else:

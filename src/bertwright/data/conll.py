@@ -46,8 +46,8 @@ def column_sentences(path: Path, columns: TagColumns, notices: Notices) -> Itera
             words, tags = [], []
     if texts >= 10 and 2 * texts > seen:
         tell(
-            f"{path}: {texts:,} of {seen:,} words hold blanks; if each line is a text with its label, leave --task tagging "
-            "out; else name the column of words with --token-column"
+            f"{path}: {texts:,} of {seen:,} words hold blanks; if each line is a text with its label, the task is "
+            "classification; else name the column of words with --token-column"
         )
 
 

@@ -336,7 +336,7 @@ def _lines_of_records(records: Iterator[tuple[int, Any]], report: Callable[[int,
             if text is None:
                 report(number, "the text is missing")
             elif not isinstance(text, str):
-                report(number, f"the text is {repr(text)[:40]}, a {type(text).__name__}")
+                report(number, f"the text is {repr(text)[:40]}, of type {type(text).__name__}")
             elif not text or text.isspace():
                 report(number, "the text is empty")
             elif "\x00" in text:

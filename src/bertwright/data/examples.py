@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from bertwright.errors import BertwrightError
+
 
 class AnyExample(Protocol):
     """What every task's examples have: where they come from, what is to be learned from them, and how long they are."""
@@ -53,7 +55,11 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a file hold what (None: not looked for), and how a delimited file is written."""
+    """Which columns of a file hold what (None: not looked for), and how a delimited file is written.
+
+    Raises:
+        BertwrightError: two of text, pair and labels are one column.
+    """
 
     text: str | None = "text"
     pair: str | None = None
@@ -65,6 +71,15 @@ class Columns:
     quoting: str = "auto"
     uneven_rows: str = "error"
     label_names: tuple[tuple[str, str], ...] = ()  # what stands in a file, and the name that it gets
+
+    def __post_init__(self) -> None:
+        role_of: dict[str, str] = {}
+        for role, name in self.wanted().items():
+            role = role.partition(" ")[0]
+            other = role_of.setdefault(name, role)
+            if other != role and "source" not in (other, role):
+                what = "both texts are the same" if role == "pair" else "the answer would be read with the text"
+                raise BertwrightError(f"--{other} and --{role} both name the column {name!r}: {what}; name another")
 
     def called(self, label: str) -> str:
         """The name of a label that stands in a file."""

@@ -10,6 +10,7 @@ import csv
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is a wrong file, not a text
 _BOM = b"\xef\xbb\xbf"
+_SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";"}  # as --delimiter names them
+_TAG = re.compile("O|[BIES]-[A-Z]+")  # what words are tagged with, and headers hardly ever say
 JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet",)  # endings of file names
 
 
@@ -195,6 +198,18 @@ def stream_lines(file: BinaryIO, name: str) -> Iterator[Example | Unreadable]:
         yield Unreadable(where, "holds a NUL byte") if "\x00" in text else Example(text=text, where=where)
 
 
+def as_texts(lines: Iterable[Example | Unreadable]) -> Iterator[Example | Unreadable]:
+    """Take each line of :func:`stream_lines` as one text; of the first that has a tab it is told that it is one."""
+    told = False
+    for line in lines:
+        if not told and isinstance(line, Example) and "\t" in line.text:
+            told = True
+            tell(
+                f"{line.where}: holds a tab, but each line is read as one text; the columns of a file are read with --input"
+            )
+        yield line
+
+
 def as_pairs(lines: Iterable[Example | Unreadable]) -> Iterator[Example | Unreadable]:
     """Take each line of :func:`stream_lines` as two texts with a tab between; one without a tab is an Unreadable."""
     for line in lines:
@@ -230,16 +245,21 @@ def cells_of(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
     Raises:
         BertwrightError: the file is missing or not to be read, or a row cannot be read (names the line).
     """
-    if path.suffix.lower() == ".json":
-        raise BertwrightError(
-            f"{path}: a .json file is one value, not rows: write a JSON object a line into a .jsonl file; SQuAD's files are "
-            "read with --task question-answering"
-        )
+    refuse_json(path)
     comma = path.suffix.lower() == ".csv"
     delimiter = separator_of(columns.delimiter) if columns.delimiter else ("," if comma else "\t")
     with opening(path) as file:
         rows = _quoted_rows if is_quoted(path, columns.quoting) else _literal_rows
         yield from rows(file, str(path), delimiter)
+
+
+def refuse_json(path: Path) -> None:
+    """Raise BertwrightError for a file that is one JSON value, by its name, where rows are wanted."""
+    if path.suffix.lower() == ".json":
+        raise BertwrightError(
+            f"{path}: a .json file is one value, not rows: write a JSON object a line into a .jsonl file; SQuAD's files are "
+            "read with --task question-answering"
+        )
 
 
 def is_quoted(path: Path, quoting: str) -> bool:
@@ -263,10 +283,11 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
             check_names(names, f"{where}: the header", "name the columns with --columns")
             missing = [(option, name) for option, name in columns.wanted().items() if name not in names]
             if missing:
-                option, name = missing[0]
+                role, name = missing[0]
+                option = f"--{role.partition(' ')[0]}"
                 raise BertwrightError(
-                    f"{where}: no column {name!r} for --{option.partition(' ')[0]}{did_you_mean(name, names)} "
-                    f"(the first line has: {', '.join(names)[:200]}); if it is no header, use --columns"
+                    f"{where}: no column {name!r} for {option}{did_you_mean(name, names)} (the first line has: "
+                    f"{', '.join(names)[:200]}); {_remedy(names, option)}"
                 )
             continue
         if cells == [""] and len(names) > 1:
@@ -278,6 +299,8 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
             hint = "" if is_quoted(path, columns.quoting) else "; quotes are taken literally here, see --quoting"
             if columns.names and number == 1:
                 hint = "; the names are those of --columns, give '' for a file with a header"
+                if len(cells) == 1 and list(columns.wanted()) == ["text"]:
+                    hint += f", or {columns.text} where each line is a text"
             raise BertwrightError(
                 f"{where}: {len(cells)} columns where {len(names)} are expected ({', '.join(names)[:200]}){hint}"
             )
@@ -285,6 +308,15 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
     if uneven:
         places = ", ".join(map(str, uneven[:5])) + (", …" if len(uneven) > 5 else "")
         tell(f"{path}: left out {len(uneven):,} rows of another number of columns than {len(names)} (lines {places})")
+
+
+def _remedy(names: Sequence[str], option: str) -> str:
+    """What may help where the first line of a table does not have the column of an option."""
+    if any(map(_TAG.fullmatch, " ".join(names).split())):
+        return "if each line is a word with its tag, give --task tagging"
+    between = next((name for name, sign in _SEPARATORS.items() if len(names) == 1 and sign in names[0]), None)
+    apart = "" if between is None else f"separate them with --delimiter {between}, "
+    return f"{apart}name its column with {option}, or, if that line is no header, all columns with --columns"
 
 
 def check_names(names: Sequence[str], what: str, remedy: str) -> None:
@@ -302,7 +334,7 @@ def separator_of(given: str) -> str:
     Raises:
         BertwrightError: it is more than one, or one that cannot separate columns.
     """
-    separator = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";"}.get(given, given)
+    separator = (_SEPARATORS | {"\\t": "\t"}).get(given, given)
     if len(separator) != 1 or separator in '"\r\n':
         raise BertwrightError(f"--delimiter must be one character, tab, comma or semicolon, not {given!r}")
     return separator

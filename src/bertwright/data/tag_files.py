@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bertwright.data.conll import column_sentences
-from bertwright.data.readers import holds_objects
+from bertwright.data.readers import holds_objects, refuse_json
 from bertwright.data.tag_columns import Notices, TagColumns
 from bertwright.data.tag_objects import object_sentences
 from bertwright.data.tagged import TaggedExample
@@ -26,6 +26,7 @@ def read_tagged(path: Path, columns: TagColumns) -> Iterator[TaggedExample]:
     Raises:
         BertwrightError: the file is missing, not to be read or empty, or a sentence cannot be read (names the line).
     """
+    refuse_json(path)
     notices = Notices()
     rows = (object_sentences if holds_objects(path) else column_sentences)(path, columns, notices)
     empty = True

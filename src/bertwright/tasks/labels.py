@@ -87,7 +87,7 @@ def weights(setting: str, labels: Sequence[str], counts_C: IntArray) -> FloatArr
     for name, value in _named_numbers(setting):
         if name not in labels:
             raise BertwrightError(
-                f"--class-weights: no class {name!r}{did_you_mean(name, labels)}; "
+                f"--class-weights: no class {name!r}{did_you_mean(name, labels)} (classes: {', '.join(labels)[:200]}); "
                 "use none, balanced, or name=weight,name=weight"
             )
         try:

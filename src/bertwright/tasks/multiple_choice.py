@@ -63,7 +63,7 @@ class MultipleChoice(Task):
             BertwrightError: they are no string and no list of two or more strings.
         """
         if not isinstance(text, str):
-            raise BertwrightError(f"{where} is {text!r}, a {type(text).__name__}, not a string")
+            raise BertwrightError(f"{where} is {text!r}, of type {type(text).__name__}, not a string")
         if not isinstance(second, list | tuple) or len(second) < 2:
             raise BertwrightError(f"{where}: its endings are {second!r:.60}; give a list of two or more")
         for number, ending in enumerate(second):

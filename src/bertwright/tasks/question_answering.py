@@ -62,6 +62,7 @@ class QuestionAnswering(Task):
     ARCHITECTURE: ClassVar = "BertForQuestionAnswering"
     PIPELINE: ClassVar = "question-answering"
     METRICS: ClassVar = TITLES
+    READS: ClassVar = "question"
     ASKED: ClassVar = ('"a question" --pair "its context"', '["a question"], ["its context"]')
     DEFAULTS: ClassVar = {"max_length": 384, "stride": 128, "batch_size": 16, "epochs": 2}
     OPTIONS: ClassVar = frozenset({"stride", "question_length", "answer_length", "r_drop"})
@@ -86,7 +87,7 @@ class QuestionAnswering(Task):
             if value is None:
                 raise BertwrightError(f"{where}: a question needs a context to look for its answer in; give each its own")
             if not isinstance(value, str):
-                raise BertwrightError(f"{where}: the {name} is {value!r:.60}, a {type(value).__name__}, not a string")
+                raise BertwrightError(f"{where}: the {name} is {value!r:.60}, of type {type(value).__name__}, not a string")
         return QuestionExample(where, text, second)
 
     @classmethod

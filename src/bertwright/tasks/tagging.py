@@ -28,7 +28,7 @@ from torch import Tensor
 from bertwright.arrays import FloatArray, IntArray, softmax
 from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
-from bertwright.data.readers import is_delimited, stream_lines
+from bertwright.data.readers import as_texts, is_delimited, stream_lines
 from bertwright.data.splits import stratified_split
 from bertwright.data.tag_columns import TagColumns
 from bertwright.data.tag_files import read_tagged
@@ -102,7 +102,7 @@ class Tagging(Task):
     @classmethod
     def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[TaggedExample | Unreadable]:
         """Yield an example, or an Unreadable, for each line: a text, or a JSON list of words."""
-        for line in stream_lines(file, name):
+        for line in as_texts(stream_lines(file, name)):
             if isinstance(line, Unreadable):
                 yield line
                 continue
@@ -119,7 +119,7 @@ class Tagging(Task):
         words = text if isinstance(text, list | tuple) else _json_words(text) if isinstance(text, str) else None
         if words is None:
             if not isinstance(text, str):
-                raise BertwrightError(f"{where} is {text!r}, a {type(text).__name__}, not a string or a list of words")
+                raise BertwrightError(f"{where} is {text!r}, of type {type(text).__name__}, not a string or a list of words")
             return TaggedExample(text, words_of(text), where)
         for number, word in enumerate(words, 1):
             if not (isinstance(word, str) and word):

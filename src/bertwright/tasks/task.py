@@ -22,7 +22,7 @@ from torch import Tensor
 from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.examples import Columns, Example
 from bertwright.data.inputs import Inputs, encode_texts
-from bertwright.data.readers import as_pairs, as_pairs_if_tabs, read_examples, stream_lines
+from bertwright.data.readers import as_pairs, as_pairs_if_tabs, as_texts, read_examples, stream_lines
 from bertwright.data.splits import stratified_split
 from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.evaluation.report import scores_table
@@ -68,6 +68,7 @@ class Task(ABC):
     PROBLEM: ClassVar[str | None] = None  # the problem_type of a sequence classifier
     PIPELINE: ClassVar[str]  # what model hubs call the task
     METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
+    READS: ClassVar[str] = "text"  # what a record calls the text that is predicted from
     ASKED: ClassVar[tuple[str, str]] = ('"a text"', '["a text"]')  # what predict takes, as a shell and as Python has it
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}  # options of a recipe whose default is another for this task
     # Of the options that not all tasks read, those that this one does.
@@ -90,7 +91,7 @@ class Task(ABC):
     def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[Any]:
         """Yield an example, or an Unreadable, for each line of a stream."""
         lines, pairs = stream_lines(file, name), takes_pairs(recipe)
-        yield from lines if pairs is False else as_pairs(lines) if pairs else as_pairs_if_tabs(lines)
+        yield from as_texts(lines) if pairs is False else as_pairs(lines) if pairs else as_pairs_if_tabs(lines)
 
     @classmethod
     def example(cls, text: Any, second: Any, where: str) -> Any:
@@ -101,7 +102,7 @@ class Task(ABC):
         """
         for value in (text, second):
             if not isinstance(value, str) and (value is text or value is not None):
-                raise BertwrightError(f"{where} is {value!r}, a {type(value).__name__}, not a string")
+                raise BertwrightError(f"{where} is {value!r}, of type {type(value).__name__}, not a string")
         return Example(text=text, pair=second, where=where)
 
     @classmethod

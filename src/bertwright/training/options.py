@@ -11,7 +11,7 @@ import numbers
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -118,6 +118,15 @@ class Options:
     def ineffective(self) -> dict[str, str]:
         """Why options have no effect beside the others, by name: a reason, or an empty string where they have one."""
         return {}
+
+    def idle(self) -> set[str]:
+        """The options that have no effect beside the others."""
+        return {name for name, reason in self.ineffective().items() if reason}
+
+    @classmethod
+    def displaced(cls, begun: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> set[str]:
+        """The options that had an effect until ``given`` was added, and have none beside it, unless it names them too."""
+        return cls.of(*begun, given).idle() - cls.of(*begun).idle() - given.keys()
 
     def input_files(self) -> list[tuple[str, str]]:
         """The files that a run reads, each behind the option that names it."""

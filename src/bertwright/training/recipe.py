@@ -110,7 +110,7 @@ class Recipe(Options):
     epochs: int | None = option(
         None,
         "Training",
-        "Passes over the training rows; default: 4; question answering: 2; classification of fewer than 8,000: 10.",
+        "Passes over the training rows; default: 4; question answering: 2; classification of few rows: 10.",
         low=1,
     )
     steps: int | None = option(None, "Training", "Optimizer steps, instead of --epochs.", low=1)
@@ -204,6 +204,13 @@ class Recipe(Options):
         named += [("test" if name == "test" else "also_test", path) for name, path in self.test_sets().items()]
         return [(name, path) for name, path in named if path is not None]
 
+    def total_steps(self, per_epoch: int) -> int:
+        """Optimizer steps of a run that has so many in an epoch."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None, "how many is settled once the rows are known"
+        return self.epochs * per_epoch
+
     def test_sets(self) -> dict[str, str]:
         """The files to judge by, by the name that their measurement gets: ``test``, and ``test-NAME`` of ``also_test``.
 
@@ -237,7 +244,8 @@ class Recipe(Options):
         return names
 
 
-# The options that say how a file of examples is to be read.
+# The options that name files of examples, and those that say how such a file of examples is to be read.
+FILES = ("train", "validation", "test", "also_test")
 READING = (
     *("text", "pair", "endings", "label", "labels", "label_separator", "label_names", "source"),
     *("columns", "delimiter", "quoting", "uneven_rows", "token_column", "tag_column", "drop_from_token"),

@@ -1,0 +1,214 @@
+"""Slips of people in a hurry, a wrong column or task above all: each is told in terms of what was probably meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bertwright
+from bertwright.errors import BertwrightError, BertwrightWarning
+from bertwright.interrupts import Stopped
+from command_line import run
+from tiny_model import QUICK, Fit, rows, write_jsonl, write_tsv
+
+pytestmark = pytest.mark.usefixtures("plotless")
+
+Finetune = Callable[..., Any]
+ALL_COLUMNS = "or, if that line is no header, all columns with --columns"
+
+
+@pytest.fixture
+def finetune(tiny_dir: Path, tmp_path: Path) -> Finetune:
+    """Fine-tune from a file of this name and content; nothing is left where it is refused."""
+
+    def from_file(name: str, content: str, **options: Any) -> bertwright.Run:
+        file = tmp_path / name
+        file.write_text(content, encoding="utf-8")
+        given = QUICK | {"epochs": None, "steps": 1, "model": tiny_dir, "train": file, "out": tmp_path / "run"} | options
+        try:
+            return bertwright.finetune(given)
+        except BertwrightError:
+            assert {path.name for path in tmp_path.iterdir()} == {name}
+            raise
+
+    return from_file
+
+
+TABLE = "text\tpair\tlabel\n" + "".join(f"a film {n}\ta book\t{n % 2}\n" for n in range(40))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"text": "label"}, "--text and --label both name the column 'label': the answer would be read with the text; name"),
+        ({"pair": "label"}, "--pair and --label both name the column 'label': the answer would be read with the text; name"),
+        ({"pair": "text"}, "--text and --pair both name the column 'text': both texts are the same; name another"),
+        (
+            {"task": "multi-label", "labels": ["label", "text"]},
+            "--text and --labels both name the column 'text': the answer would be read with the text; name another",
+        ),
+    ],
+)
+def test_an_answer_is_not_read_as_a_text(finetune: Finetune, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BertwrightError, match=re.escape(message)):
+        finetune("t.tsv", TABLE, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "advice"),
+    [
+        (
+            "t.tsv",
+            "text,label\na film,1\n",
+            {},
+            "(the first line has: text,label); separate them with --delimiter comma, name",
+        ),
+        (
+            "t.csv",
+            "text;label\na film;1\n",
+            {},
+            "(the first line has: text;label); separate them with --delimiter semicolon",
+        ),
+        ("t.csv", "text\tlabel\na film\t1\n", {"delimiter": ","}, "label); separate them with --delimiter tab, name its"),
+        ("t.tsv", "text\ttopic\na film\t1\n", {}, f"text, topic); name its column with --label, {ALL_COLUMNS}"),
+        (
+            "t.tsv",
+            "a film\t1\n",
+            {},
+            f"for --text (the first line has: a film, 1); name its column with --text, {ALL_COLUMNS}",
+        ),
+        ("t.tsv", "EU\tB-ORG\nsays\tO\n", {}, "B-ORG); if each line is a word with its tag, give --task tagging"),
+        ("t.conll", "-DOCSTART- -X- -X- O\n\n", {}, "-X- O); if each line is a word with its tag, give --task tagging"),
+        ("t.json", "[]", {"task": "tagging"}, "a .json file is one value, not rows: write a JSON object a line into"),
+    ],
+)
+def test_a_first_line_without_the_column_says_what_to_do(
+    finetune: Finetune, name: str, content: str, options: dict[str, Any], advice: str
+) -> None:
+    with pytest.raises(BertwrightError) as caught:
+        finetune(name, content, **options)
+    assert advice in str(caught.value)
+
+
+def test_rows_that_cannot_be_set_aside_say_why(finetune: Finetune) -> None:
+    few = "text\tlabel\n" + "".join(f"a film {n}\t{n}\n" for n in range(40))
+    with pytest.warns(BertwrightWarning, match="40 labels in 40 training rows"), pytest.raises(BertwrightError) as caught:
+        finetune("t.tsv", few)
+    assert str(caught.value).endswith(
+        "t.tsv: of 40 rows none can be set aside for validation (10% of each label): do --task and the options that name "
+        "columns fit the file? If they do, give --validation"
+    )
+    with pytest.raises(BertwrightError, match="2 rows are too few to set some aside; give --validation"):
+        finetune("t.tsv", "text\tlabel\na\t1\nb\t0\n")
+
+
+def test_a_list_of_texts_for_a_model_that_names_the_columns(fit: Fit, tmp_path: Path) -> None:
+    train = write_tsv(tmp_path / "bare.tsv", rows(40), header=())
+    model = fit(train=train, columns=["text", "label"], steps=1, epochs=None).model
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a good film\na dull day\n")
+    with pytest.raises(BertwrightError, match=r"give '' for a file with a header, or text where each line is a text$"):
+        list(model.read(texts, labelled=False))
+    assert [row.text for row in model.read(texts, labelled=False, columns="text")] == ["a good film", "a dull day"]
+
+
+def test_a_table_on_standard_input_is_told_once(tiny_run: Path, tiny_dir: Path) -> None:
+    piped = b"a good film\nthe film\t1\na book\t0\n"
+    told = (
+        "note: standard input:2: holds a tab, but each line is read as one text; the columns of a file are read with --input"
+    )
+    for command in (("predict", tiny_run), ("vectors", tiny_dir)):
+        shown = run(*command, "-", stdin=piped)
+        assert shown.code == 0
+        assert shown.err.count("holds a tab") == shown.err.splitlines().count(told) == 1
+        assert len(shown.out.splitlines()) == 3
+    assert "holds a tab" not in run("predict", tiny_run, "-", stdin=b"a film\n").err
+
+
+MARKS = "text\tgood\tbad\tnever\n" + "".join(f"a film {n}\t{n % 2}\t{(n + 1) % 2}\t0\n" for n in range(40))
+
+
+def test_labels_that_no_row_has_or_that_exclude_each_other_are_told(finetune: Finetune) -> None:
+    with pytest.warns(BertwrightWarning) as told:
+        finetune("t.tsv", MARKS, task="multi-label", labels=["good", "bad", "never"])
+    said = [str(one.message) for one in told]
+    assert "--labels: no training row has never, so there is nothing to learn it from" in said
+    assert "each training row has exactly one label; if that is always so, --task classification is made for it" in said
+
+
+def test_scores_that_are_two_classes_are_told(finetune: Finetune) -> None:
+    with pytest.warns(BertwrightWarning, match="all training rows have the score 0 or 1; if these are classes, give --task"):
+        finetune("t.tsv", TABLE, task="regression")
+
+
+def test_skipped_records_have_one_shape(fit: Fit, tmp_path: Path) -> None:
+    asked = [
+        {"question": "who?", "context": f"the cat {n}", "answers": [{"text": "cat", "answer_start": 4}]} for n in range(9)
+    ]
+    train = write_jsonl(tmp_path / "q.jsonl", asked)
+    options = {"task": "question-answering", "train": train, "validation": train, "steps": 1, "epochs": None, "stride": 4}
+    model = fit(**options).model
+    shown = run("predict", model.directory, "-", stdin=b"no tab\n\twhere\nwho?\tthe cat\n")
+    unread, empty, answered = shown.out.splitlines()
+    assert unread.startswith('{"question": null, "predicted": null, "skipped": "no tab between two texts"')
+    assert empty.startswith('{"question": "", "predicted": null, "skipped": "empty"')
+    assert answered.startswith('{"question": "who?", "predicted": ')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None,), "predict takes a text, or a list of them, not None"),
+        ((3,), "predict takes a text, or a list of them, not 3"),
+        ((b"text",), "predict takes a text, or a list of them, not b'text'"),
+        ((["a"], 3), "predict takes a list, not 3"),
+    ],
+)
+def test_what_is_no_list_of_texts(tiny_run: Path, arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(BertwrightError) as caught:
+        bertwright.load(tiny_run).predict(*arguments)
+    assert str(caught.value) == message
+
+
+def test_a_pretrained_model_cannot_be_judged_on_labels(tmp_path: Path, minilm_dir: Path) -> None:
+    test = write_tsv(tmp_path / "t.tsv", rows(4))
+    assert run("evaluate", "minilm", test).error.startswith("minilm: has no classifier; fine-tune it first with: ")
+
+
+def test_the_folder_of_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
+    folder = tmp_path / "run.training"
+    folder.mkdir()
+    for command in (("info", folder), ("predict", folder, "a text")):
+        assert run(*command).error == (
+            f"{folder}: an unfinished run, which is no model yet; go on with it by --resume --out {tmp_path / 'run'}"
+        )
+
+
+def test_what_does_not_depend_on_rows_is_told_before_they_are_read(
+    tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("bertwright.tasks.task.read_examples")  # reading would fail
+    train = write_tsv(tmp_path / "t.tsv", rows(40))
+    given = ("finetune", "--train", train, "--out", tmp_path / "run", "--model")
+    assert run(*given, "./nowhere").error == "./nowhere: no such file or directory"
+    assert run(*given, tiny_dir, "--max-length", 24, "--freeze", "first:3").error.startswith("--freeze first:3: the model")
+    missing = tmp_path / "none.tsv"
+    assert run(*given, tiny_dir, "--test", missing).error.startswith(f"{missing}: cannot be read: ")
+
+
+@pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt(), 130), (Stopped("", 15), 143)])
+def test_an_interrupt_while_reading_says_that_nothing_is_lost(
+    tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupt: BaseException, code: int
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise interrupt
+
+    monkeypatch.setattr("bertwright.tasks.task.read_examples", interrupted)
+    train = write_tsv(tmp_path / "t.tsv", rows(40))
+    done = run("finetune", "--train", train, "--model", tiny_dir, "--max-length", 24, "--out", tmp_path / "run")
+    assert (done.code, done.err.splitlines()[-1]) == (code, "stopped: before training; nothing is written")
+    assert {path.name for path in tmp_path.iterdir()} == {"t.tsv"}
