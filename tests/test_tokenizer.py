@@ -213,7 +213,7 @@ def test_what_is_no_text_is_named(tiny: Tokenizer, offsets: bool) -> None:
         attempt(["the", "bird"], ["the", "\udc00"])
     with refused("text 1 is None, of type NoneType, not a string"):
         attempt(["the", None])
-    with refused("text 0 is nan, a float"):
+    with refused("text 0 is nan, of type float"):
         attempt([float("nan")])
     with refused("one string where a list of texts belongs: 'the'"):
         attempt("the")
