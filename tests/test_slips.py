@@ -83,6 +83,12 @@ def test_an_answer_is_not_read_as_a_text(finetune: Finetune, options: dict[str, 
         ),
         ("t.tsv", "EU\tB-ORG\nsays\tO\n", {}, "B-ORG); if each line is a word with its tag, give --task tagging"),
         ("t.conll", "-DOCSTART- -X- -X- O\n\n", {}, "-X- O); if each line is a word with its tag, give --task tagging"),
+        (
+            "t.tsv",
+            "O Captain\t1\n",
+            {},
+            f"for --text (the first line has: O Captain, 1); name its column with --text, {ALL_COLUMNS}",
+        ),
         ("t.json", "[]", {"task": "tagging"}, "a .json file is one value, not rows: write a JSON object a line into"),
     ],
 )

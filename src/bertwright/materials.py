@@ -83,7 +83,7 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     chosen_metric(kind, recipe.metric)
 
     for _, source in recipe.input_files():
-        if not is_hub(source):
+        if not is_hub(source) and not Path(source).is_fifo():
             with opening(Path(source)):
                 pass
     start = starting_point(recipe)

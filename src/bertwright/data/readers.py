@@ -25,7 +25,7 @@ T = TypeVar("T")
 LONGEST_LINE = 16 << 20  # bytes; a longer line is a wrong file, not a text
 _BOM = b"\xef\xbb\xbf"
 _SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";"}  # as --delimiter names them
-_TAG = re.compile("O|[BIES]-[A-Z]+")  # what words are tagged with, and headers hardly ever say
+_TAG = re.compile(r"O|[BI]-\w+|[ES]-[A-Z]+")  # what words are tagged with, and no header ends in
 JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet",)  # endings of file names
 
 
@@ -312,7 +312,7 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
 
 def _remedy(names: Sequence[str], option: str) -> str:
     """What may help where the first line of a table does not have the column of an option."""
-    if any(map(_TAG.fullmatch, " ".join(names).split())):
+    if any(map(_TAG.fullmatch, " ".join(names).split()[-1:])):
         return "if each line is a word with its tag, give --task tagging"
     between = next((name for name, sign in _SEPARATORS.items() if len(names) == 1 and sign in names[0]), None)
     apart = "" if between is None else f"separate them with --delimiter {between}, "
