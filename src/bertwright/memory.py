@@ -59,7 +59,7 @@ class FreedMemory:
     """
 
     FEW = 3  # steps after free memory was given back: what they hold is what steps need
-    APART = 10  # seconds from one time to the next, as each costs the page faults of a step
+    APART = 60  # seconds from one time to the next, as each costs the page faults of up to a second
     GROWTH = 1.25
     LITTLE = 256 << 20  # bytes
 
