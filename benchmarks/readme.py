@@ -5,6 +5,7 @@ A test holds the pages to what this makes, so that no figure there is without it
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks import records, stability
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs/small-data.md"]
+GENERATIONS = {("AMD EPYC", "family 25"): "Zen 3 or 4", ("AMD EPYC", "family 26"): "Zen 5"}
 SIDES = {
     "padded-128": "transformers, padded to 128 tokens",
     "padded-longest": "transformers, padded to the batch's longest",
@@ -30,12 +32,23 @@ def results(name: str) -> dict[str, Any]:
     return found
 
 
+def processor(*names: str) -> str:
+    """The processor that all these results were measured on, with its generation where its family tells."""
+    machines = [json.loads((records.RESULTS / f"{name}.json").read_text())["machine"] for name in names]
+    found = {(machine["processor"].partition(",")[0], machine.get("processor_family")) for machine in machines}
+    assert len(found) == 1, f"{names}: measured on several processors: {found}"
+    name, family = found.pop()
+    generation = GENERATIONS.get((name, (family or "").partition(",")[0]))
+    return name if generation is None else f"{name} ({generation})"
+
+
 def speed() -> str:
     """Fine-tuning, prediction and pretraining beside their peers."""
     fine, losses, predicted = results("finetune_cpu_speed"), results("finetune_cpu_losses"), results("predict_cpu")
     pretrained = results("pretrain_cpu_128")
     lines = [
-        "All on 2 cores of an AMD EPYC (Zen 5). Fine-tuning all-MiniLM-L6-v2 on CoLA, batches of 32, float32 unless said,",
+        f"All on 2 cores of an {processor('finetune_cpu_speed', 'finetune_cpu_losses', 'predict_cpu', 'pretrain_cpu_128')}. "
+        "Fine-tuning all-MiniLM-L6-v2 on CoLA, batches of 32, float32 unless said,",
         "median of three rounds in turns ([finetune_cpu_speed.json](benchmarks/results/finetune_cpu_speed.json)):",
         "",
         "| | steps/s | real tokens/s | memory | bertwright is faster by |",
@@ -144,15 +157,18 @@ TASKS = {
 
 def tasks() -> str:
     """Every task's scores over seeds, and the peer's score and time where it was measured."""
+    timed_files = [f"task_{name}_time" for name in TASKS if records.held(f"task_{name}_time")]
     lines = [
         "All-MiniLM-L6-v2 fine-tuned on each task's data by `bertwright finetune NAME --data FOLDER`, products in",
         "bfloat16, one thread of 2 cores; mean ± standard deviation over seeds of the test score, the epoch chosen on",
         "validation. The Chinese ones start from random weights of config mini. The Trainer of transformers has the same",
         "checkpoint, rows, batch size and epochs, and else what its example scripts have by default; for its scores it has",
-        "products in bfloat16 and batches of like length too. Where steps are timed, on two threads of an AMD EPYC (Zen 5),",
+        "products in bfloat16 and batches of like length too. Where steps are timed, on two threads of an "
+        f"{processor(*timed_files)},",
         "it pads as the scripts do; the three numbers there are of both sides in float32, of both in bfloat16, and of",
         "bertwright in bfloat16 beside the Trainer in float32, its default. The two are compared on four data sets. CoLA",
-        "and RTE have `--epochs 4` here; [the default for so few rows](docs/small-data.md#what-was-measured) is better.",
+        "and RTE have `--epochs 4` here; [the default for so few rows](docs/small-data.md#what-was-measured) is better on",
+        "validation.",
         "Files: `benchmarks/results/task_*.json`.",
         "",
         "| data | measured by | seeds | bertwright | Trainer | a step is faster by |",

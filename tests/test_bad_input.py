@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,7 +186,7 @@ def test_a_name_that_is_no_model(refused: Refused, train: Path) -> None:
         (["--text", "txt"], "{train}:1: no column 'txt' for --text; did you mean 'text'? (the first line has: text, label)"),
         (["--columns", "text,text"], "--columns has two columns 'text'; give each its own name"),
         (["--delimiter", "ab"], "--delimiter must be one character, tab, comma or semicolon, not 'ab'"),
-        (["--validation-fraction", "0.001"], "{train}: 40 rows are too few to set some aside; give --validation"),
+        (["--validation-fraction", "0.001"], "{train}: 40 rows are too few to set 0.001 of them aside; raise"),
         (["--device", "tpu"], "--device is 'tpu'; did you mean 'cpu'? (known: auto, cpu, cuda)"),
         (["--resume"], "{out}.training: nothing to resume; leave --resume out to begin a run"),
         (["--recipe", "none.toml"], "none.toml: cannot read this recipe file: No such file or directory"),
@@ -296,7 +298,7 @@ def test_a_file_among_the_texts_is_told(tiny_run: Path, train: Path) -> None:
 
 
 def test_an_evaluation_in_the_place_of_another_is_told(tiny_run: Path, train: Path, tmp_path: Path) -> None:
-    told = f"note: {tmp_path / 'e'}: the evaluation that is there will be replaced; --out keeps both"
+    told = f"note: {tmp_path / 'e'}: the evaluation that was there is replaced; --out keeps both"
     assert [told in run("evaluate", tiny_run, train, "--out", tmp_path / "e").err for _ in range(2)] == [False, True]
 
 
@@ -413,6 +415,40 @@ def test_what_is_written_never_takes_the_place_of_what_is_read(tiny_run: Path, t
         assert message in said.err
         assert len(said.err.splitlines()) == 1
         assert kept.read_bytes() == before
+    evaluated = run("evaluate", model, texts, "--out", tmp_path)
+    assert evaluated.error == f"{tmp_path}: holds texts.tsv, which is read and could be replaced; choose another --out"
+    assert run("predict", model, "a", "--output", tmp_path).error == f"--output {tmp_path} is a directory; name a file in it"
     (tmp_path / "v.jsonl").write_text("old")
     said = run("vectors", model, "good film", "--out", tmp_path / "v.jsonl")
     assert (said.code, "v.jsonl is there and will be replaced" in said.err) == (0, True)
+
+
+def test_other_files_beside_a_model_or_another_programs_config_are_replaced(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"app": "mine"}')
+    for target in (tmp_path / "README.md", tiny_run / "mine.jsonl"):
+        for told in (False, True):
+            said = run("predict", tiny_run, "a good film", "--output", target)
+            assert (said.code, f"{target} is there and will be replaced" in said.err) == (0, told)
+    (tiny_run / "mine.jsonl").unlink()
+
+
+def test_a_refusal_does_not_say_that_something_will_be_replaced(tiny_run: Path, train: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.jsonl").write_text("old")
+    said = run("predict", tmp_path / "nowhere", "a", "--output", tmp_path / "old.jsonl")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_written_to_and_read_from(tiny_dir: Path, tiny_run: Path, train: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "bertwright", "predict", str(tiny_run), "a good film", "--output", str(pipe)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as writer:
+        assert json.loads(pipe.read_text())["text"] == "a good film"
+        assert writer.wait(60) == 0
+    assert pipe.is_fifo()
+    writing = threading.Thread(target=pipe.write_bytes, args=[train.read_bytes()], daemon=True)
+    writing.start()
+    said = run("finetune", "--model", tiny_dir, "--train", pipe, "--out", tmp_path / "run", *QUICKLY)
+    writing.join(60)
+    assert said.code == 0

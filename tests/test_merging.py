@@ -77,12 +77,11 @@ def test_the_same_name_again_keeps_the_directory_and_another_one_does_not(rte: P
     assert (other.data, other.train) == (None, "hub:nyu-mll/glue:sst2:train")
 
 
-def test_what_a_flag_leaves_without_effect_is_not_held_against_a_recipe() -> None:
-    begin = {"train": "t.tsv", "head_layers": 2, "head_size": 64}
-    assert merged(begin, {"head_layers": 0}).recipe.without_effect() == []
-    idle = ["--head-size has no effect without --head-layers"]
-    assert merged({"train": "t.tsv", "head_size": 64}, {"seed": 1}).recipe.without_effect() == idle  # its own slip
-    assert merged(begin, {"head_layers": 0, "head_size": 8}).recipe.without_effect() == idle
+def test_epochs_take_the_place_of_the_steps_of_a_recipe_and_all_else_is_told() -> None:
+    longer = merged({"train": "t.tsv", "steps": 3}, {"epochs": 2}).recipe
+    assert (longer.steps, longer.epochs, longer.without_effect()) == (None, 2, [])
+    idle = merged({"train": "t.tsv", "r_drop": 1.0}, {"dropout": 0.0}).recipe
+    assert (idle.r_drop, idle.without_effect()) == (1.0, ["--r-drop has no effect with --dropout 0"])
 
 
 def test_files_in_place_of_a_data_sets_own_are_told(rte: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import bertwright
+from bertwright.data.readers import read_examples
 from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.interrupts import Stopped
 from command_line import run
@@ -51,11 +52,28 @@ TABLE = "text\tpair\tlabel\n" + "".join(f"a film {n}\ta book\t{n % 2}\n" for n i
             {"task": "multi-label", "labels": ["label", "text"]},
             "--text and --labels both name the column 'text': the answer would be read with the text; name another",
         ),
+        ({"task": "multi-label", "labels": ["label", "label"]}, "--labels names the column 'label' twice; name it once"),
+        (
+            {"task": "multiple-choice", "endings": ["pair", "label"]},
+            "--endings names the column 'label', and so does --label",
+        ),
+        ({"task": "multiple-choice", "endings": ["text", "pair"]}, "--endings names the column 'text', and so does --text"),
+        (
+            {"task": "tagging", "token_column": "text", "tag_column": "text"},
+            "--token-column and --tag-column both name 'text': the tags would be the words",
+        ),
     ],
 )
 def test_an_answer_is_not_read_as_a_text(finetune: Finetune, options: dict[str, Any], message: str) -> None:
     with pytest.raises(BertwrightError, match=re.escape(message)):
         finetune("t.tsv", TABLE, **options)
+
+
+def test_a_column_that_a_task_does_not_read_may_be_any(fit: Fit, tmp_path: Path) -> None:
+    told = [{"text": "the cat", "choices": ["is bad", "was good"], "label": n % 2} for n in range(20)]
+    train = write_jsonl(tmp_path / "c.jsonl", told)
+    with pytest.warns(BertwrightWarning, match="--pair has no effect for this --task"):
+        fit(task="multiple-choice", train=train, pair="text", steps=1, epochs=None)
 
 
 @pytest.mark.parametrize(
@@ -65,15 +83,15 @@ def test_an_answer_is_not_read_as_a_text(finetune: Finetune, options: dict[str, 
             "t.tsv",
             "text,label\na film,1\n",
             {},
-            "(the first line has: text,label); separate them with --delimiter comma, name",
+            "(the first line has: text,label); separate the columns with --delimiter comma",
         ),
         (
             "t.csv",
             "text;label\na film;1\n",
             {},
-            "(the first line has: text;label); separate them with --delimiter semicolon",
+            "(the first line has: text;label); separate the columns with --delimiter semicolon",
         ),
-        ("t.csv", "text\tlabel\na film\t1\n", {"delimiter": ","}, "label); separate them with --delimiter tab, name its"),
+        ("t.csv", "text\tlabel\na film\t1\n", {"delimiter": ","}, "label); separate the columns with --delimiter tab"),
         ("t.tsv", "text\ttopic\na film\t1\n", {}, f"text, topic); name its column with --label, {ALL_COLUMNS}"),
         (
             "t.tsv",
@@ -89,6 +107,8 @@ def test_an_answer_is_not_read_as_a_text(finetune: Finetune, options: dict[str, 
             {},
             f"for --text (the first line has: O Captain, 1); name its column with --text, {ALL_COLUMNS}",
         ),
+        ("t.tsv", "LABEL\tE-MAIL\n", {}, f"has: LABEL, E-MAIL); name its column with --text, {ALL_COLUMNS}"),
+        ("t.txt", "Well, a film\n", {}, f"(the first line has: Well, a film); name its column with --text, {ALL_COLUMNS}"),
         ("t.json", "[]", {"task": "tagging"}, "a .json file is one value, not rows: write a JSON object a line into"),
     ],
 )
@@ -108,7 +128,7 @@ def test_rows_that_cannot_be_set_aside_say_why(finetune: Finetune) -> None:
         "t.tsv: of 40 rows none can be set aside for validation (10% of each label): do --task and the options that name "
         "columns fit the file? If they do, give --validation"
     )
-    with pytest.raises(BertwrightError, match="2 rows are too few to set some aside; give --validation"):
+    with pytest.raises(BertwrightError, match=r"2 rows are too few to set 0\.1 of them aside; raise"):
         finetune("t.tsv", "text\tlabel\na\t1\nb\t0\n")
 
 
@@ -171,7 +191,9 @@ def test_skipped_records_have_one_shape(fit: Fit, tmp_path: Path) -> None:
         ((None,), "predict takes a text, or a list of them, not None"),
         ((3,), "predict takes a text, or a list of them, not 3"),
         ((b"text",), "predict takes a text, or a list of them, not b'text'"),
-        ((["a"], 3), "predict takes a list, not 3"),
+        ((["a"], 3), "predict takes a second text for each text, in a list, not 3"),
+        ((["a", "b"], "cd"), "predict takes a second text for each text, in a list, not 'cd'"),
+        (("a", 3), "text 1 is 3, of type int, not a string"),
     ],
 )
 def test_what_is_no_list_of_texts(tiny_run: Path, arguments: tuple[Any, ...], message: str) -> None:
@@ -197,13 +219,18 @@ def test_the_folder_of_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
 def test_what_does_not_depend_on_rows_is_told_before_they_are_read(
     tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("bertwright.tasks.task.read_examples")  # reading would fail
+    def first_alone(*given: Any) -> Iterator[Any]:
+        yield next(iter(read_examples(*given)))
+        raise AssertionError("the second row was read")
+
+    monkeypatch.setattr("bertwright.tasks.task.read_examples", first_alone)
     train = write_tsv(tmp_path / "t.tsv", rows(40))
     given = ("finetune", "--train", train, "--out", tmp_path / "run", "--model")
     assert run(*given, "./nowhere").error == "./nowhere: no such file or directory"
     assert run(*given, tiny_dir, "--max-length", 24, "--freeze", "first:3").error.startswith("--freeze first:3: the model")
     missing = tmp_path / "none.tsv"
-    assert run(*given, tiny_dir, "--test", missing).error.startswith(f"{missing}: cannot be read: ")
+    assert run(*given, "./nowhere", "--test", missing).error.startswith(f"{missing}: cannot be read: ")
+    assert run(*given, "./nowhere", "--label", "topic").error.startswith(f"{train}:1: no column 'topic' for --label")
 
 
 @pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt(), 130), (Stopped("", 15), 143)])

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO, TypeVar
+from typing import BinaryIO, Literal, TextIO, TypeVar
 
 from bertwright.errors import BertwrightError, tell
 
@@ -115,26 +115,34 @@ def atomic_write_text(path: str | Path, text: str) -> None:
 
 
 def atomic_write_stream(path: str | Path) -> contextlib.AbstractContextManager[TextIO]:
-    """Yield a text file to write to that takes its place when the block ends well; see `atomic_write_bytes`."""
-    return _stream(path, lambda fresh: fresh.open("x", encoding="utf-8", newline=""))
+    """Yield a text file to write to that takes its place when the block ends well; see `atomic_write_bytes`.
+
+    A pipe or a device that is there is written to as it is.
+    """
+    return _stream(path, lambda file, mode: file.open(mode, encoding="utf-8", newline=""))
 
 
 def atomic_binary_stream(path: str | Path) -> contextlib.AbstractContextManager[BinaryIO]:
     """Yield a binary file to write to, as `atomic_write_stream` does."""
-    return _stream(path, lambda fresh: fresh.open("xb"))
+    return _stream(path, lambda file, mode: file.open("wb" if mode == "w" else "xb"))
 
 
 _File = TypeVar("_File", TextIO, BinaryIO)
 
 
 @contextlib.contextmanager
-def _stream(path: str | Path, open_fresh: Callable[[Path], _File]) -> Iterator[_File]:
-    path = Path(path).resolve()
+def _stream(path: str | Path, opened: Callable[[Path, Literal["w", "x"]], _File]) -> Iterator[_File]:
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with _one_line(path, only_in=path), opened(path, "w") as file:
+            yield file
+        return
+    path = path.resolve()
     with _one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh, _ = siblings(path)
     try:
-        with _one_line(path, only_in=fresh), open_fresh(fresh) as file:
+        with _one_line(path, only_in=fresh), opened(fresh, "x") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

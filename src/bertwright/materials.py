@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,8 @@ from typing import Any
 
 import torch
 
-from bertwright.data.hub_rows import is_hub, local_file
+from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
-from bertwright.data.readers import opening
 from bertwright.errors import BertwrightError
 from bertwright.machine import Machine
 from bertwright.starting_point import StartingPoint, starting_point
@@ -61,9 +61,18 @@ class Materials:
             yield json.dumps([row.answer for row in part.examples]).encode()
 
 
+def _try_first_row(kind: type[Task], file: Path, recipe: Recipe) -> None:
+    """Raise what reading the file's first row raises; a pipe can be read only once, and is not."""
+    if not file.is_fifo():
+        with warnings.catch_warnings(action="ignore"):  # all is told when all is read
+            next(iter(kind.read(file, recipe, labelled=True)), None)
+
+
 def _none_aside(rows: int, fraction: float, how: str) -> str:
     if rows * fraction < 1:
-        return f"{rows} rows are too few to set some aside; give --validation"
+        return (
+            f"{rows} rows are too few to set {fraction:g} of them aside; raise --validation-fraction, or give --validation"
+        )
     return (
         f"of {rows:,} rows none can be set aside for validation ({fraction:.0%} {how}): do --task and the options that name "
         "columns fit the file? If they do, give --validation"
@@ -79,13 +88,11 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     if recipe.train is None:
         raise BertwrightError("--train is missing: name the file with the training rows, or a known data set")
     kind = task_class(recipe.task)
-    # What is wrong whatever the rows are is told before they are read, which may take a while.
+    # What can be told at once is told before all rows are read, or a checkpoint is fetched, which may take a while.
     chosen_metric(kind, recipe.metric)
 
     for _, source in recipe.input_files():
-        if not is_hub(source) and not Path(source).is_fifo():
-            with opening(Path(source)):
-                pass
+        _try_first_row(kind, local_file(source), recipe)
     start = starting_point(recipe)
 
     def read(source: str) -> list[Any]:

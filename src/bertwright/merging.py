@@ -51,6 +51,8 @@ def merged(recipe: Recipe | Mapping[str, Any] | None, options: Mapping[str, Any]
     for source in (begin, options):
         if source.get("dataset") is not None:
             source["dataset"] = known_name(str(source["dataset"]))
+    for name in Recipe.replaced(options):
+        begin.pop(name, None)
     if options.get("model", begin.get("model")) != begin.get("model"):
         begin.pop("revision", None)  # it is of the other model
     given = begin | options
@@ -68,8 +70,6 @@ def merged(recipe: Recipe | Mapping[str, Any] | None, options: Mapping[str, Any]
         order = [located.settings, begin, located.reading, options]
     else:
         order = [located.settings, located.reading, begin, options]
-    for name in Recipe.displaced(order[:-1], options) & begin.keys():
-        del begin[name]
     chosen = Recipe.of(*order)
     # What a user did not ask for is not told to be without effect, nor to stand in the way.
     idle = chosen.idle() | ({"model"} if chosen.config else set())

@@ -115,9 +115,11 @@ class Predictor:
         Raises:
             BertwrightError: texts and what goes with them differ in number, or one is of the wrong type.
         """
-        for given, what in ((texts, "a text, or a list of them"), ([] if pairs is None else pairs, "a list")):
-            if not isinstance(given, Iterable) or isinstance(given, bytes):
-                raise BertwrightError(f"predict takes {what}, not {given!r:.60}")
+        if not isinstance(texts, Iterable) or isinstance(texts, bytes):
+            raise BertwrightError(f"predict takes a text, or a list of them, not {texts!r:.60}")
+        several = not isinstance(texts, str) and pairs is not None
+        if several and (not isinstance(pairs, Iterable) or isinstance(pairs, str | bytes)):
+            raise BertwrightError(f"predict takes a second text for each text, in a list, not {pairs!r:.60}")
         firsts = [texts] if isinstance(texts, str) else list(texts)
         if isinstance(texts, str) and pairs is not None:
             pairs = [pairs]

@@ -115,10 +115,9 @@ class Workspace:
         """
         file = self.folder / kind.FILE
         began = kind.of(kind.read(file), where=str(file))
-        displaced = kind.displaced([dataclasses.asdict(began)], given) & kind.MAY_CHANGE
-        defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.name in displaced}
-        recipe = kind.of(dataclasses.asdict(began), given, defaults)
-        for name in (f.name for f in dataclasses.fields(kind) if f.name not in kind.FREE | displaced):
+        replaced = kind.replaced(given)
+        recipe = kind.of({name: v for name, v in dataclasses.asdict(began).items() if name not in replaced}, given)
+        for name in (f.name for f in dataclasses.fields(kind) if f.name not in kind.FREE | replaced):
             before, now = getattr(began, name), getattr(recipe, name)
             if before != now and name in kind.MAY_CHANGE - kind.OF_SEEDS and any(self.folder.glob(f"*/{FINISHED}")):
                 had = "without it" if before is None else f"with {before!r}"

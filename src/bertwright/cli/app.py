@@ -193,7 +193,7 @@ def _plain(hint: Any) -> type:
 
 
 def _parsed(name: str, given: str | bool | None, kind: type) -> Any:
-    if given is None or isinstance(given, bool) or kind is str:
+    if given is None or isinstance(given, bool) or kind is str or given == "":  # what an empty one means, a command knows
         return given
     try:
         return kind(given)
@@ -202,19 +202,34 @@ def _parsed(name: str, given: str | bool | None, kind: type) -> Any:
         raise BertwrightError(f"{flag(name)} must be {wanted}, not {given!r}") from None
 
 
-def check_replaced(path: Path | None, option: str, read: str | Path | None) -> None:
-    """Tell that a file will be replaced.
+# What a model's directory holds, and no other file may replace.
+_OF_MODELS = (
+    *("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json", "vocab.txt"),
+    *("recipe.toml", "pretraining.toml", "README.md", "metrics.json", "history.jsonl", "*.png"),
+)
+
+
+def check_output(path: Path | None, option: str, read: str | Path | None) -> None:
+    """Refuse to write where something would be lost.
 
     Raises:
-        BertwrightError: it is the one that is read, or stands in a model's directory.
+        BertwrightError: the path is a directory, or the file that is read, or one of a model's.
     """
     if path is None or not path.exists():
         return
+    if path.is_dir():
+        raise BertwrightError(f"{option} {path} is a directory; name a file in it")
     if read is not None and Path(read).exists() and path.samefile(read):
         raise BertwrightError(f"{option} {path} is the file that is read, and would be lost; name another")
-    if (path.parent / "config.json").exists():
+    holds_model = (path.parent / "config.json").exists() and any(path.parent.glob("*.safetensors"))
+    if holds_model and any(map(path.match, _OF_MODELS)):
         raise BertwrightError(f"{option} {path} is a file of the model in {path.parent}; name another")
-    note("note", f"{path} is there and will be replaced")
+
+
+def note_replaced(path: Path | None) -> None:
+    """Tell that a file will be replaced."""
+    if path is not None and path.is_file():
+        note("note", f"{path} is there and will be replaced")
 
 
 @contextlib.contextmanager
@@ -229,5 +244,6 @@ def writing(path: Path | None) -> Iterator[TextIO]:
         return
     from bertwright.atomic import atomic_write_stream
 
+    note_replaced(path)
     with atomic_write_stream(path) as file:
         yield file

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 import bertwright
-from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, check_replaced, flags_of, note, writing
+from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, check_output, flags_of, note, writing
 from bertwright.errors import BertwrightError
 from bertwright.interrupts import Stopped
 from bertwright.training.options import flag
@@ -120,18 +120,15 @@ def evaluate(
     Example: bertwright evaluate runs/mine test.tsv
     """
     from bertwright.data.hub_rows import is_hub
-    from bertwright.evaluation.files import PREDICTIONS, check_place, write_evaluation
+    from bertwright.evaluation.files import check_place, write_evaluation
     from bertwright.evaluation.progress import TokenProgress
     from bertwright.hub import ALIASES
 
-    pretrained = model in ALIASES and task != "blimp"  # what it lacks is told when it is loaded
-    if out is None and not Path(model).is_dir() and not pretrained:
-        raise BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
+    if out is None and not Path(model).is_dir() and (task == "blimp" or model not in ALIASES):
+        raise _nowhere(model)
     name = str(data) if is_hub(data) else data.name.removesuffix(".tar.xz").removesuffix(data.suffix)
     folder = out or Path(model) / f"evaluation-{re.sub('[:/@]', '-', name)}"
-    check_place(folder)  # before the work
-    if (folder / PREDICTIONS).exists():
-        note("note", f"{folder}: the evaluation that is there will be replaced; --out keeps both")
+    check_place(folder, data)  # before the work
     if task not in (None, "blimp"):
         raise BertwrightError(f"--task is {task!r}; a fine-tuned model knows its task: leave it out, or use blimp")
     if task == "blimp":
@@ -143,13 +140,27 @@ def evaluate(
     if sets is not None or per_set is not None or score != "pll":
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
+    if out is None and not Path(model).is_dir():  # an alias; what it lacks is told first
+        raise _nowhere(model)
     with TokenProgress("evaluating", Console(stderr=True)) as progress:
         result = predictor.evaluate(data, metric=metric, progress=progress, **_cleared(given))
     judge = predictor.task
+    _note_replaced_evaluation(folder)
     write_evaluation(folder, result.metrics, result.predictions, judge.draw, judge.files(result.predictions))
     console = Console()
     console.print(predictor.task.report(result.metrics, f"{model}: {data.name}"), "")
     console.print(f"numbers, rows and plots are in {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _nowhere(model: str) -> BertwrightError:
+    return BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
+
+
+def _note_replaced_evaluation(folder: Path) -> None:
+    from bertwright.evaluation.files import PREDICTIONS
+
+    if (folder / PREDICTIONS).exists():
+        note("note", f"{folder}: the evaluation that was there is replaced; --out keeps both")
 
 
 def _evaluate_minimal_pairs(
@@ -163,6 +174,7 @@ def _evaluate_minimal_pairs(
     with TokenProgress("scoring", Console(stderr=True)) as progress:
         result = lm.evaluate_blimp(data, only=only, per_set=per_set, method=score, progress=progress)
     metrics = result.metrics
+    _note_replaced_evaluation(folder)
     write_minimal_pairs(folder, result.accuracies, metrics, result.predictions)
     console.print(minimal_pairs_report(result.accuracies, f"{data.name}, {score}"), "")
     if metrics["pairs"] < metrics["pairs_in_data"]:
@@ -213,7 +225,7 @@ def predict(
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
     if given and input is None:
         raise BertwrightError(f"{flag(next(iter(given)))} says how to read a file: give it with --input")
-    check_replaced(output, "--output", input)
+    check_output(output, "--output", input)
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if input is not None:
         if pair and len(pair) > 1:

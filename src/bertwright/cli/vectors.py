@@ -9,7 +9,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from bertwright.cli.app import Device, Precision, Threads, app, check_replaced, note, writing
+from bertwright.cli.app import Device, Precision, Threads, app, check_output, note, note_replaced, writing
 from bertwright.data.arriving import arriving
 from bertwright.data.examples import Columns, Example, Unreadable
 from bertwright.data.hub_rows import local_file
@@ -69,7 +69,7 @@ def vectors(
             f"--pooling {pooling} makes one vector of a text's tokens, and --tokens wants each: leave one out"
         )
     vector_files.check_target(out, tokens=tokens)
-    check_replaced(out, "--out", input)
+    check_output(out, "--out", input)
     rows: Iterable[Example | Unreadable]
     if input is not None:
         names = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
@@ -86,6 +86,7 @@ def vectors(
     encoder = load_encoder(model, revision=revision, device=device, precision=precision, threads=threads)
     kind = Kind(pooling, layers, normalize, max_length)
     width = encoder.width(kind)
+    note_replaced(out)
     if out is None:
         with writing(None) as file:
             if tokens:

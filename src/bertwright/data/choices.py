@@ -79,6 +79,9 @@ def read_choices(path: Path, columns: Columns, endings: Sequence[str]) -> Iterat
     Raises:
         BertwrightError: the file is missing, not to be read or empty, or a row cannot be read (names the line).
     """
+    for role, name in (("text", columns.text), ("label", columns.label)):
+        if name in endings:
+            raise BertwrightError(f"--endings names the column {name!r}, and so does --{role}; each ending has its own")
     yield from not_empty(_examples(path, columns, endings), path)
 
 

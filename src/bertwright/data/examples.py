@@ -73,6 +73,8 @@ class Columns:
     label_names: tuple[tuple[str, str], ...] = ()  # what stands in a file, and the name that it gets
 
     def __post_init__(self) -> None:
+        if twice := [name for place, name in enumerate(self.labels) if name in self.labels[:place]]:
+            raise BertwrightError(f"--labels names the column {twice[0]!r} twice; name it once")
         role_of: dict[str, str] = {}
         for role, name in self.wanted().items():
             role = role.partition(" ")[0]

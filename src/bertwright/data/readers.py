@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 LONGEST_LINE = 16 << 20  # bytes; a longer line is a wrong file, not a text
 _BOM = b"\xef\xbb\xbf"
 _SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";"}  # as --delimiter names them
-_TAG = re.compile(r"O|[BI]-\w+|[ES]-[A-Z]+")  # what words are tagged with, and no header ends in
+_TAG = re.compile(r"O|[BI]-\w+")  # what words are tagged with, and no header ends in
 JSON_LINES, _PARQUET = (".jsonl", ".ndjson"), (".parquet",)  # endings of file names
 
 
@@ -287,7 +287,7 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
                 option = f"--{role.partition(' ')[0]}"
                 raise BertwrightError(
                     f"{where}: no column {name!r} for {option}{did_you_mean(name, names)} (the first line has: "
-                    f"{', '.join(names)[:200]}); {_remedy(names, option)}"
+                    f"{', '.join(names)[:200]}); {_remedy(names, option, columns.wanted().values())}"
                 )
             continue
         if cells == [""] and len(names) > 1:
@@ -310,13 +310,14 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
         tell(f"{path}: left out {len(uneven):,} rows of another number of columns than {len(names)} (lines {places})")
 
 
-def _remedy(names: Sequence[str], option: str) -> str:
+def _remedy(names: Sequence[str], option: str, wanted: Collection[str]) -> str:
     """What may help where the first line of a table does not have the column of an option."""
     if any(map(_TAG.fullmatch, " ".join(names).split()[-1:])):
         return "if each line is a word with its tag, give --task tagging"
-    between = next((name for name, sign in _SEPARATORS.items() if len(names) == 1 and sign in names[0]), None)
-    apart = "" if between is None else f"separate them with --delimiter {between}, "
-    return f"{apart}name its column with {option}, or, if that line is no header, all columns with --columns"
+    for between, sign in _SEPARATORS.items():
+        if len(names) == 1 and not set(wanted).isdisjoint(names[0].split(sign)):
+            return f"separate the columns with --delimiter {between}"
+    return f"name its column with {option}, or, if that line is no header, all columns with --columns"
 
 
 def check_names(names: Sequence[str], what: str, remedy: str) -> None:

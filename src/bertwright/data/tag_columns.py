@@ -18,6 +18,9 @@ class TagColumns:
     and the last, and those of form and UPOS in CoNLL-U. In JSON lines and Parquet they are fields; None: ``tokens``, and
     ``tags`` or ``spans``. ``quoting`` is auto (quotes enclose fields in .csv), literal or csv. What ``drop`` matches is
     left out of each word. Unless ``labelled``, tags are not looked for.
+
+    Raises:
+        BertwrightError: words and tags are in one place.
     """
 
     token: str | None = None
@@ -28,6 +31,10 @@ class TagColumns:
     quoting: str = "auto"
     drop: str | None = None
     labelled: bool = True
+
+    def __post_init__(self) -> None:
+        if self.labelled and self.token is not None and self.token == self.tag:
+            raise BertwrightError(f"--token-column and --tag-column both name {self.token!r}: the tags would be the words")
 
 
 class Notices:

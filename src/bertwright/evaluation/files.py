@@ -63,12 +63,14 @@ def evaluation_folder(folder: Path) -> Iterator[Path]:
         raise BertwrightError(f"{folder}: cannot be written: {error.strerror or error}; choose another --out") from error
 
 
-def check_place(folder: Path) -> None:
+def check_place(folder: Path, read: Path | None = None) -> None:
     """Refuse a place where an evaluation would mix with something else.
 
     Raises:
-        BertwrightError: a file is there, or a model, which has files of the same names.
+        BertwrightError: a file is there, or a model, which has files of the same names, or the file that is ``read``.
     """
+    if read is not None and read.is_file() and read.resolve().parent == folder.resolve():
+        raise BertwrightError(f"{folder}: holds {read.name}, which is read and could be replaced; choose another --out")
     if (folder / MODEL).exists():
         raise BertwrightError(f"{folder}: holds a model, whose files would be mixed up with these; choose another --out")
     if folder.exists() and not folder.is_dir():

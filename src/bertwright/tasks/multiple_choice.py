@@ -48,7 +48,7 @@ class MultipleChoice(Task):
     @classmethod
     def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[ChoiceExample]:
         """Yield the examples of a file in one of the published formats, or with columns that the recipe names."""
-        return read_choices(path, columns_of(recipe, labelled=labelled), recipe.endings)
+        return read_choices(path, columns_of(recipe, labelled=labelled, paired=False), recipe.endings)
 
     @classmethod
     def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[ChoiceExample | Unreadable]:

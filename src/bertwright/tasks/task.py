@@ -281,11 +281,11 @@ def takes_pairs(recipe: Recipe) -> bool | None:
     return None if recipe.train is None and recipe.pair is None else recipe.pair is not None
 
 
-def columns_of(recipe: Recipe, *, labelled: bool = True) -> Columns:
-    """The columns that a recipe names."""
+def columns_of(recipe: Recipe, *, labelled: bool = True, paired: bool = True) -> Columns:
+    """The columns that a recipe names; unless ``paired``, none of a second text."""
     return Columns(
         text=recipe.text,
-        pair=recipe.pair,
+        pair=recipe.pair if paired else None,
         label=recipe.label if labelled else None,
         source=recipe.source if labelled else None,
         names=recipe.columns,

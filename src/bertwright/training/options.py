@@ -11,7 +11,7 @@ import numbers
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -47,6 +47,8 @@ class Options:
     # Of these, what says how many seeds there are and which is kept: not how one is trained, so that it can be given anew
     # when some of them are finished.
     OF_SEEDS: ClassVar[frozenset[str]] = frozenset()
+    # Groups of options that say the same in different ways: the one that is given last takes the place of the others.
+    ALTERNATIVES: ClassVar[tuple[frozenset[str], ...]] = ()
 
     precision: str = option(
         "auto",
@@ -124,9 +126,10 @@ class Options:
         return {name for name, reason in self.ineffective().items() if reason}
 
     @classmethod
-    def displaced(cls, begun: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> set[str]:
-        """The options that had an effect until ``given`` was added, and have none beside it, unless it names them too."""
-        return cls.of(*begun, given).idle() - cls.of(*begun).idle() - given.keys()
+    def replaced(cls, given: Mapping[str, Any]) -> set[str]:
+        """The options in whose place ``given`` has another (steps in that of epochs), unless it names them too."""
+        has = {name for name, value in given.items() if value is not None}
+        return {name for group in cls.ALTERNATIVES if group & has for name in group - given.keys()}
 
     def input_files(self) -> list[tuple[str, str]]:
         """The files that a run reads, each behind the option that names it."""

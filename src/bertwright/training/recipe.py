@@ -23,6 +23,7 @@ class Recipe(Options):
     FREE = Options.FREE | {"revision"}  # the weights themselves are held to
     OF_SEEDS = Options.OF_SEEDS | {"seeds", "keep"}
     MAY_CHANGE = Options.MAY_CHANGE | {"epochs", "steps", "patience", "seeds", "keep"}
+    ALTERNATIVES = (frozenset({"epochs", "steps"}),)
 
     model: str = option("minilm", "Model", "Alias, directory, weights file, or hub id of the checkpoint to start from.")
     revision: str | None = option(None, "Model", "Branch, tag or commit of a hub id.")
