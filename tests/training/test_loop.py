@@ -171,6 +171,13 @@ def test_each_epoch_visits_every_row_once(examples: int, batch: int, accumulate:
     assert 0 < len(rest) <= batch
 
 
+def test_rows_that_a_task_changes_are_its_own() -> None:
+    first = EPOCHS.batches(0)[0]
+    before = first.tolist()
+    first[:] = -1
+    assert EPOCHS.batches(0)[0].tolist() == before
+
+
 def test_the_order_differs_between_epochs_and_seeds() -> None:
     def epoch(number: int, seed: int) -> tuple[int, ...]:
         epochs = dataclasses.replace(EPOCHS, seed=seed)
