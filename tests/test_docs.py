@@ -255,11 +255,17 @@ def test_every_option_is_explained_with_its_default(kind: type[Options], name: s
 
 def test_how_few_rows_are_few_is_said_as_it_is() -> None:
     from bertwright.tasks.classification import FEW_ROWS
+    from bertwright.tasks.question_answering import FEW_QUESTIONS
 
-    for page in ("fine-tuning.md", "small-data.md"):
-        said = re.findall(r"fewer than ([\d,]+) training rows", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    for page, few, what in (
+        ("fine-tuning.md", FEW_ROWS, "rows"),
+        ("small-data.md", FEW_ROWS, "rows"),
+        ("fine-tuning.md", FEW_QUESTIONS, "questions"),
+        ("task-question-answering.md", FEW_QUESTIONS, "questions"),
+    ):
+        said = re.findall(rf"fewer than ([\d,]+) training {what}", (ROOT / "docs" / page).read_text(encoding="utf-8"))
         assert said, page
-        assert set(said) == {f"{FEW_ROWS:,}"}, page
+        assert set(said) == {f"{few:,}"}, page
 
 
 def test_aliases_are_those_of_the_table() -> None:

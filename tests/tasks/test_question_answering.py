@@ -24,8 +24,9 @@ from bertwright.data.inputs import Inputs
 from bertwright.data.question_windows import encode_questions
 from bertwright.data.squad import Answer, QuestionExample
 from bertwright.errors import BertwrightError, BertwrightWarning
+from bertwright.merging import merged
 from bertwright.predictor import Predictor
-from bertwright.tasks.question_answering import CERTAIN, QuestionAnswering, span_losses, targets
+from bertwright.tasks.question_answering import CERTAIN, FEW_QUESTIONS, QuestionAnswering, span_losses, targets
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 from tiny_model import GOOD, PLAIN
@@ -440,3 +441,8 @@ def test_seeds_and_a_resumed_run_keep_their_thresholds(tiny_dir: Path, tmp_path:
     assert (
         validation["threshold"] == validation["best_threshold"] == bw.load(run.out).task.to_config()["no_answer_threshold"]
     )
+
+
+def test_few_questions_are_passed_over_more_often() -> None:
+    assert [QuestionAnswering.epochs(rows) for rows in (1, FEW_QUESTIONS - 1, FEW_QUESTIONS)] == [4, 4, 2]
+    assert merged({"task": TASK, "train": "q.json"}, {}).recipe.epochs is None  # so that it is asked
