@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import bertwright
 from bertwright.data.arriving import PATIENCE, Arriving, LiveLines, arriving
 from bertwright.data.examples import Example
-from bertwright.data.readers import stream_lines
+from bertwright.data.streamed import stream_lines
 from bertwright.inference import chunk
 from bertwright.text_vectors import Kind, load_encoder
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bertwright.data import readers
-from bertwright.data.examples import Columns, Example, Unreadable
-from bertwright.data.readers import as_pairs, as_pairs_if_tabs, is_delimited, lines_of, read_examples, stream_lines
+from bertwright.data import text_files
+from bertwright.data.examples import Columns, Example
+from bertwright.data.readers import is_delimited, read_examples
 from bertwright.errors import BertwrightError, BertwrightWarning
 
 TWO = Columns(text="text", label="label")
@@ -244,7 +244,7 @@ def test_a_csv_cell_may_be_as_long_as_a_line(tmp_path: Path) -> None:
 def test_a_line_that_is_no_text_is_refused_before_it_fills_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(text_files, "LONGEST_LINE", 1 << 20)
     path = put(tmp_path, b"text\tlabel\n" + b"x" * (1 << 20) + b"\t1\n")
     assert message(path) == ":2: the line is longer than 1 MiB; is this a text file?"
 
@@ -294,67 +294,6 @@ def test_missing_parquet_support_is_told_with_its_remedy(tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = put(tmp_path, b"PAR1", "a.parquet")
     assert message(path) == ": reading Parquet needs: pip install pyarrow"
-
-
-def test_lines_of_counts_lines_and_leaves_all_but_the_line_ends(tmp_path: Path) -> None:
-    file = io.BytesIO(b"\xef\xbb\xbfa \r\n\r\n\x0bb\rc\n\xef\xbb\xbfd")
-    assert list(lines_of(file, "f")) == [(1, "a "), (2, ""), (3, "\x0bb\rc"), (4, "\ufeffd")]
-
-
-# ------------------------------------------------------------------------------------------------------------- streams
-
-
-def test_every_line_of_a_stream_has_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "LONGEST_LINE", 1 << 20)
-    long = b"x" * ((1 << 20) * 5 // 2)
-    stream = io.BytesIO(b"\xef\xbb\xbffirst\r\n\nbad \xff\nnul \x00\n" + long + b"\nlast\tone")
-    assert list(stream_lines(stream, "standard input")) == [
-        Example(text="first", where="standard input:1"),
-        Example(text="", where="standard input:2"),
-        Unreadable("standard input:3", "not UTF-8"),
-        Unreadable("standard input:4", "holds a NUL byte"),
-        Unreadable("standard input:5", "longer than 1 MiB"),
-        Example(text="last\tone", where="standard input:6"),
-    ]
-
-
-def test_a_stream_of_pairs_has_a_tab_between_them() -> None:
-    stream = io.BytesIO(b"a\tb\nno tab\n\nc\td\te\n\tonly second\n")
-    assert list(as_pairs(stream_lines(stream, "s"))) == [
-        Example(text="a", pair="b", where="s:1"),
-        Unreadable("s:2", "no tab between two texts"),
-        Example(text="", pair="", where="s:3"),
-        Example(text="c", pair="d\te", where="s:4"),
-        Example(text="", pair="only second", where="s:5"),
-    ]
-
-
-@pytest.mark.parametrize("blank", [b"", b"\n \t\nnul\x00\t\n"])
-def test_where_nothing_says_what_lines_are_the_first_that_is_not_blank_does(blank: bytes) -> None:
-    number = blank.count(b"\n") + 1
-    with pytest.warns(BertwrightWarning) as told:
-        items = list(as_pairs_if_tabs(stream_lines(io.BytesIO(blank + b"a\tb\nno tab\nc\td\n"), "s")))
-    assert items[number - 1 :] == [
-        Example(text="a", pair="b", where=f"s:{number}"),
-        Unreadable(f"s:{number + 1}", "no tab between two texts"),
-        Example(text="c", pair="d", where=f"s:{number + 2}"),
-    ]
-    assert len(told) == 1
-    assert str(told[0].message).startswith(f"s:{number}: holds a tab, so each line is read as a pair of texts")
-    singles = list(as_pairs_if_tabs(stream_lines(io.BytesIO(blank + b"no tab\na\tb\n"), "s")))
-    assert singles[number - 1 :] == [Example("no tab", f"s:{number}"), Example("a\tb", f"s:{number + 1}")]
-
-
-@given(
-    st.binary(max_size=200)
-    | st.lists(st.sampled_from([b"\n", b"\r\n", b"\x00", b"\xff", b"a\tb", b"\xe4\xbd\xa0"])).map(b"".join)
-)
-def test_no_bytes_end_a_stream_early(data: bytes) -> None:
-    lines = data.split(b"\n")
-    expected = len(lines) - (lines[-1] == b"")
-    for taken in (iter, as_pairs):
-        items = list(taken(stream_lines(io.BytesIO(data), "s")))
-        assert [item.where for item in items] == [f"s:{number}" for number in range(1, expected + 1)]
 
 
 # ----------------------------------------------------------------------------------------------------------- real files

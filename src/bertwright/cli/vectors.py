@@ -13,7 +13,8 @@ from bertwright.cli.app import Device, Precision, Threads, app, check_output, no
 from bertwright.data.arriving import arriving
 from bertwright.data.examples import Columns, Example, Unreadable
 from bertwright.data.hub_rows import local_file
-from bertwright.data.readers import as_texts, read_examples, stream_lines
+from bertwright.data.readers import read_examples
+from bertwright.data.streamed import as_texts, stream_lines
 from bertwright.errors import BertwrightError
 
 

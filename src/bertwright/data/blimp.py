@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from bertwright.data.readers import lines_of
+from bertwright.data.text_files import lines_of
 from bertwright.errors import BertwrightError, did_you_mean
 
 JSON_LINES = (".jsonl", ".ndjson")

@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bertwright.data.delimited import cells_of, named_rows
 from bertwright.data.examples import Columns, Example, Unreadable
-from bertwright.data.readers import (
-    as_text,
-    cell_of,
-    cells_of,
-    is_delimited,
-    is_missing,
-    named_rows,
-    not_empty,
-    read_objects,
-    stream_lines,
-)
+from bertwright.data.readers import as_text, cell_of, is_delimited, is_missing, not_empty, read_objects
+from bertwright.data.streamed import stream_lines
 from bertwright.errors import BertwrightError
 
 _STARTS = ("startphrase", "start")

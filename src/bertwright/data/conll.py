@@ -9,9 +9,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bertwright.data.readers import check_names, is_quoted, lines_of, opening, separator_of
+from bertwright.data.delimited import check_names, is_quoted, separator_of
 from bertwright.data.tag_columns import Notices, TagColumns, cleaned
 from bertwright.data.tagged import TaggedExample
+from bertwright.data.text_files import lines_of, opening
 from bertwright.errors import BertwrightError, tell
 
 DOCUMENT = "-DOCSTART-"  # in the first column: a document begins, and the line is no word

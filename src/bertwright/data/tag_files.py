@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bertwright.data.conll import column_sentences
-from bertwright.data.readers import holds_objects, refuse_json
+from bertwright.data.delimited import refuse_json
+from bertwright.data.readers import holds_objects
 from bertwright.data.tag_columns import Notices, TagColumns
 from bertwright.data.tag_objects import object_sentences
 from bertwright.data.tagged import TaggedExample

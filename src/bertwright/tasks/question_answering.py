@@ -22,9 +22,9 @@ from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
 from bertwright.data.question_windows import Context, encode_questions
-from bertwright.data.readers import as_pairs, stream_lines
 from bertwright.data.splits import grouped_split
 from bertwright.data.squad import QuestionExample, read_questions
+from bertwright.data.streamed import as_pairs, stream_lines
 from bertwright.errors import BertwrightError
 from bertwright.evaluation.answers import (
     TITLES,

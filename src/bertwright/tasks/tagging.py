@@ -28,8 +28,9 @@ from torch import Tensor
 from bertwright.arrays import FloatArray, IntArray, softmax
 from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
-from bertwright.data.readers import as_texts, is_delimited, stream_lines
+from bertwright.data.readers import is_delimited
 from bertwright.data.splits import stratified_split
+from bertwright.data.streamed import as_texts, stream_lines
 from bertwright.data.tag_columns import TagColumns
 from bertwright.data.tag_files import read_tagged
 from bertwright.data.tagged import TaggedExample, words_of

@@ -22,8 +22,9 @@ from torch import Tensor
 from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.examples import Columns, Example
 from bertwright.data.inputs import Inputs, encode_texts
-from bertwright.data.readers import as_pairs, as_pairs_if_tabs, as_texts, read_examples, stream_lines
+from bertwright.data.readers import read_examples
 from bertwright.data.splits import stratified_split
+from bertwright.data.streamed import as_pairs, as_pairs_if_tabs, as_texts, stream_lines
 from bertwright.errors import BertwrightError, did_you_mean
 from bertwright.evaluation.report import scores_table
 from bertwright.model import BertConfig, Headed
