@@ -33,7 +33,7 @@ PAIRS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "wnli": ("WNLI", ("index", "t:sentence1", "p:sentence2", "l:label"), ("1", "0")),
     "sst2": ("SST-2", ("t:sentence", "l:label"), ("1", "0")),
     "cola": ("CoLA", ("gj04", "l:", "*", "t:"), ("1", "0")),
-    "stsb": ("STS-B", ("index", "genre", "t:sentence1", "p:sentence2", "l:score"), ("4.500", "0.250")),
+    "stsb": ("STS-B", ("index", "genre", "t:sentence1", "p:sentence2", "l:score"), ("4.500", "0.250", "1.000")),
 }
 
 

@@ -108,10 +108,17 @@ def test_classes_that_never_occur_do_not_count_for_the_balance() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("balance", "--class-weights: no class 'balance'; use none, balanced, or name=weight,name=weight"),
-        ("aa=2", "--class-weights: no class 'aa'; did you mean 'a'?; use none, balanced, or name=weight,name=weight"),
-        ("a=2,", "--class-weights: no class ''; use none, balanced, or name=weight,name=weight"),
-        ("a=2,xyz", "--class-weights: no class 'xyz'; use none, balanced, or name=weight,name=weight"),
+        (
+            "balance",
+            "--class-weights: no class 'balance' (classes: a, b, c); use none, balanced, or name=weight,name=weight",
+        ),
+        (
+            "aa=2",
+            "--class-weights: no class 'aa'; did you mean 'a'? (classes: a, b, c); use none, balanced, or name=weight,"
+            "name=weight",
+        ),
+        ("a=2,", "--class-weights: no class '' (classes: a, b, c); use none, balanced, or name=weight,name=weight"),
+        ("a=2,xyz", "--class-weights: no class 'xyz' (classes: a, b, c); use none, balanced, or name=weight,name=weight"),
         ("a=x", "--class-weights: 'x' is no weight for 'a'; use a number above 0"),
         ("a=-1", "--class-weights: '-1' is no weight for 'a'; use a number above 0"),
         ("a=0", "--class-weights: '0' is no weight for 'a'; use a number above 0"),

@@ -260,7 +260,19 @@ def test_a_model_is_a_beginning_for_more_and_a_head_for_classes_is_not(
 
 def test_a_line_that_is_no_number_ends_the_run_before_it_begins(tiny_dir: Path, tmp_path: Path) -> None:
     train = write_tsv(tmp_path / "train.tsv", [("a film", "1"), ("the day", "two"), ("a book", "3")])
-    said = run("finetune", "--task", "regression", "--model", tiny_dir, "--train", train, "--out", tmp_path / "run")
+    said = run(
+        "finetune",
+        "--task",
+        "regression",
+        "--model",
+        tiny_dir,
+        "--train",
+        train,
+        "--max-length",
+        24,
+        "--out",
+        tmp_path / "run",
+    )
     assert said.error == f"{train}:3: the score 'two' is no finite number; write it like 3.5"
     assert not list(tmp_path.glob("run*"))
 

@@ -36,7 +36,6 @@ from bertwright.training.recipe import Recipe
 FEW_ROWS = (
     8_000  # for training; RTE and CoLA, which have fewer, were better on validation after ten epochs (docs/small-data.md)
 )
-MANY = 20  # rows, of which half as many labels are a slip more often than classes
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Classification(Task):
                 f"{examples[0].where}: all {len(examples)} training rows have the label {only!r}; "
                 "a classifier needs at least two classes: does --label name the right column?"
             )
-        if len(examples) >= MANY and len(labels) > len(examples) / 2:
+        if len(examples) >= names.MANY and len(labels) > len(examples) / 2:
             tell(
                 f"{examples[0].where}: {len(labels):,} labels in {len(examples):,} training rows; "
                 "does --label name the right column?"

@@ -16,6 +16,8 @@ SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
 
+MANY = 20  # rows, from which on what is odd about all of them is a slip more often than chance
+
 
 def in_order(labels: Iterable[str], renamed: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Numbers by value, then names by alphabet; those that something was ``renamed`` to come first, in its order."""

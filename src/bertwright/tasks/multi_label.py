@@ -100,7 +100,7 @@ class MultiLabel(Task):
         counts_C = task.targets(examples).sum(0)
         if never := [name for name, count in zip(classes, counts_C.tolist(), strict=True) if not count]:
             tell(f"--labels: no training row has {', '.join(never)[:200]}, so there is nothing to learn it from")
-        if len(classes) > 1 and all(len(example.labels or ()) == 1 for example in examples):
+        if len(examples) >= names.MANY and len(classes) > 1 and all(len(example.labels or ()) == 1 for example in examples):
             tell("each training row has exactly one label; if that is always so, --task classification is made for it")
         positive_C = counts_C * task.positive_weights(recipe.class_weights, counts_C, len(examples))
         odds_C = (positive_C + 0.5) / (len(examples) - counts_C + 0.5)  # half an example more, that none be 0

@@ -84,7 +84,8 @@ class Regression(Task):
                 f"{examples[0].where}: all {len(examples)} training rows have the score {scores_B[0]:g}, so there is "
                 "nothing to learn: does --label name the right column?"
             )
-        if len(values := np.unique(scores_B)) == 2:
+        values = np.unique(scores_B)
+        if len(scores_B) >= names.MANY and len(values) == 2:
             low, high = values.tolist()
             tell(f"all training rows have the score {low:g} or {high:g}; if these are classes, give --task classification")
         return cls(float(scores_B.mean()), float(scores_B.std()))
