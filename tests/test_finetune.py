@@ -190,6 +190,7 @@ def test_steps_and_epochs_say_how_long_it_takes(fit: Fit) -> None:
         assert [r["step"] for r in records if r["kind"] == "validation"] == validations
 
 
+@pytest.mark.filterwarnings("ignore:all training rows have the score")
 @pytest.mark.parametrize(
     ("few", "given", "epochs"), [(37, {}, 4), (38, {}, 10), (38, {"epochs": 2}, 2), (38, {"task": "regression"}, 4)]
 )
@@ -268,7 +269,9 @@ def test_a_validation_file_takes_no_training_rows(fit: Fit, tmp_path: Path) -> N
 
 def test_too_few_rows_to_set_any_aside(fit: Fit, tmp_path: Path) -> None:
     train = write_tsv(tmp_path / "t.tsv", rows(4))
-    with pytest.raises(BertwrightError, match=r"t.tsv: 4 rows are too few to set some aside; give --validation"):
+    with pytest.raises(
+        BertwrightError, match=r"t.tsv: 4 rows are too few to set 0.1 of them aside; raise --validation-fraction, or"
+    ):
         fit(train=train)
     fit(train=train, validation_fraction=0.5)
 

@@ -35,7 +35,8 @@ def test_what_is_free_is_given_back_where_it_grew(monkeypatch: pytest.MonkeyPatc
     held[0] = 1500 * MB
     freed.after_step()
     assert len(given_back) == 1
-    for second, times in ((0, 2), (5, 2), (11, 3)):
+    apart = FreedMemory.APART
+    for second, times in ((0, 2), (apart / 2, 2), (apart + 1, 3)):
         clock[0], held[0] = second, 1000 * MB
         for _ in range(3):
             freed.after_step()
@@ -43,7 +44,7 @@ def test_what_is_free_is_given_back_where_it_grew(monkeypatch: pytest.MonkeyPatc
         freed.after_step()
         assert len(given_back) == times
     monkeypatch.setattr(memory, "give_back", lambda: given_back.append(held[0]))
-    for second in (30, 60, 90):  # now all of it is in use
+    for second in (3 * apart, 6 * apart, 9 * apart):  # now all of it is in use
         clock[0], held[0] = second, 1600 * MB
         for _ in range(10):
             freed.after_step()
