@@ -92,6 +92,16 @@ def test_files_in_place_of_a_data_sets_own_are_told(rte: Path) -> None:
     assert str(merged(None, given | {"test": None}).about).endswith("); in place of its own: --test none")
 
 
+def test_a_model_that_a_known_data_set_brings_is_told(tmp_path: Path) -> None:
+    for part in ("train", "dev", "test"):
+        (tmp_path / f"weiboNER_2nd_conll.{part}").write_text("北0\tB-GPE.NAM\n京1\tI-GPE.NAM\n\n", encoding="utf-8")
+    given = {"dataset": "weibo_ner", "data": str(tmp_path), "out": str(tmp_path / "run")}
+    hint = "; starts from bert-base-chinese, unless --model names another"
+    assert str(merged(None, given).about).endswith(hint)
+    for own in ({"model": "mine"}, {"config": "tiny", "tokenizer": "mine"}):
+        assert hint not in str(merged(None, given | own).about)
+
+
 def test_steps_take_the_place_of_the_epochs_of_a_recipe() -> None:
     begin = {"train": "t.tsv", "epochs": 4}
     for recipe in (begin, Recipe.of(begin)):

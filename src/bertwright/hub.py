@@ -21,9 +21,11 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 UNFINISHED = ".training"  # what the name of a run's folder ends in until the model is there
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
 
-# Never *.bin: a pickle is not even downloaded unless the user fetches and names it.
-_WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json")
-_WANTED_TEXT = ("vocab.txt", "tokenizer*.json", "special_tokens_map.json", "recipe.toml", "pretraining.toml")
+# What is read of a model's directory. Never *.bin: a pickle is not even downloaded unless the user fetches and names it.
+MODEL_FILES = (
+    *("config.json", "*.safetensors", "*.safetensors.index.json"),
+    *("vocab.txt", "tokenizer*.json", "special_tokens_map.json", "recipe.toml", "pretraining.toml"),
+)
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
             snapshot_download(
                 repo_id,
                 revision=revision,
-                allow_patterns=[*_WANTED, *_WANTED_TEXT],
+                allow_patterns=list(MODEL_FILES),
                 # The patterns above also match inside folders (onnx/, 1_Pooling/), which no BERT here reads.
                 ignore_patterns=["*/*"],
             )

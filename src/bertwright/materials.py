@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,11 +60,10 @@ class Materials:
             yield json.dumps([row.answer for row in part.examples]).encode()
 
 
-def _try_first_row(kind: type[Task], file: Path, recipe: Recipe) -> None:
-    """Raise what reading the file's first row raises; a pipe can be read only once, and is not."""
-    if not file.is_fifo():
-        with warnings.catch_warnings(action="ignore"):  # all is told when all is read
-            next(iter(kind.read(file, recipe, labelled=True)), None)
+def _begun(rows: Iterable[Any]) -> Iterator[Any]:
+    """The same rows; what is wrong with the file or its first row is raised now."""
+    rows = iter(rows)
+    return itertools.chain(list(itertools.islice(rows, 1)), rows)
 
 
 def _none_aside(rows: int, fraction: float, how: str) -> str:
@@ -91,19 +89,19 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     # What can be told at once is told before all rows are read, or a checkpoint is fetched, which may take a while.
     chosen_metric(kind, recipe.metric)
 
-    for _, source in recipe.input_files():
-        _try_first_row(kind, local_file(source), recipe)
+    def begin(source: str) -> Iterator[Any]:
+        return _begun(kind.read(local_file(source), recipe, labelled=True))
+
+    training_rows = begin(recipe.train)
+    validation_rows = None if recipe.validation is None else begin(recipe.validation)
+    test_rows = {name: begin(source) for name, source in recipe.test_sets().items()}
     start = starting_point(recipe)
-
-    def read(source: str) -> list[Any]:
-        return list(kind.read(local_file(source), recipe, labelled=True))
-
-    rows = read(recipe.train)
+    rows = list(training_rows)
     task = kind.learn(rows, recipe)
     metric = chosen_metric(task, recipe.metric)
     task.class_weights(recipe.class_weights, None)  # a wrong setting is told before the work
-    if recipe.validation is not None:
-        validation = read(recipe.validation)
+    if validation_rows is not None:
+        validation = list(validation_rows)
         say(f"{len(rows):,} training rows, {len(validation):,} validation rows")
     else:
         inside, aside, how = task.split(rows, recipe.validation_fraction, recipe.split_seed)
@@ -114,7 +112,7 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
             f"{len(rows):,} training rows; {len(validation):,} set aside for validation "
             f"({len(aside) / (len(inside) + len(aside)):.0%} {how}, seed {recipe.split_seed})"
         )
-    tests = {name: read(source) for name, source in recipe.test_sets().items()}
+    tests = {name: list(rows_of) for name, rows_of in test_rows.items()}
     for part in (rows, validation, *tests.values()):
         task.check(part, recipe, labelled=True)
     if recipe.epochs is None and recipe.steps is None:

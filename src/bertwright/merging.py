@@ -84,13 +84,15 @@ def merged(recipe: Recipe | Mapping[str, Any] | None, options: Mapping[str, Any]
 
 
 def _about(located: Located, chosen: Recipe) -> str:
-    """The line about a known data set, with the files that stand in the place of its own."""
+    """The line about a known data set, with the model that it starts from, and files in the place of its own."""
     own = [
         f"{flag(name)} {shown if isinstance(shown := getattr(chosen, name), str) else ','.join(shown or ('none',))}"
         for name in FILES
         if getattr(chosen, name) != located.reading[name]
     ]
-    return located.about + (f"; in place of its own: {', '.join(own)}" if own else "")
+    its = "model" in located.settings and chosen.model == located.settings["model"]
+    start = f"; starts from {chosen.model}, unless --model names another" if its else ""
+    return located.about + start + (f"; in place of its own: {', '.join(own)}" if own else "")
 
 
 def with_rows(recipe: Recipe, say: Say) -> Recipe:

@@ -22,6 +22,7 @@ import typer
 
 from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.evaluation.report import literal
+from bertwright.hub import MODEL_FILES
 from bertwright.interrupts import Stopped
 from bertwright.training.options import Options, flag
 from bertwright.version import VERSION
@@ -202,11 +203,7 @@ def _parsed(name: str, given: str | bool | None, kind: type) -> Any:
         raise BertwrightError(f"{flag(name)} must be {wanted}, not {given!r}") from None
 
 
-# What a model's directory holds, and no other file may replace.
-_OF_MODELS = (
-    *("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json", "vocab.txt"),
-    *("recipe.toml", "pretraining.toml", "README.md", "metrics.json", "history.jsonl", "*.png"),
-)
+_BESIDE_MODELS = ("README.md", "metrics.json", "history.jsonl", "*.png")  # what a run leaves in a model's directory, too
 
 
 def check_output(path: Path | None, option: str, read: str | Path | None) -> None:
@@ -222,7 +219,7 @@ def check_output(path: Path | None, option: str, read: str | Path | None) -> Non
     if read is not None and Path(read).exists() and path.samefile(read):
         raise BertwrightError(f"{option} {path} is the file that is read, and would be lost; name another")
     holds_model = (path.parent / "config.json").exists() and any(path.parent.glob("*.safetensors"))
-    if holds_model and any(map(path.match, _OF_MODELS)):
+    if holds_model and any(map(path.match, (*MODEL_FILES, *_BESIDE_MODELS))):
         raise BertwrightError(f"{option} {path} is a file of the model in {path.parent}; name another")
 
 

@@ -124,8 +124,10 @@ def evaluate(
     from bertwright.evaluation.progress import TokenProgress
     from bertwright.hub import ALIASES
 
-    if out is None and not Path(model).is_dir() and (task == "blimp" or model not in ALIASES):
-        raise _nowhere(model)
+    homeless = out is None and not Path(model).is_dir()
+    nowhere = BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
+    if homeless and (task == "blimp" or model not in ALIASES):
+        raise nowhere
     name = str(data) if is_hub(data) else data.name.removesuffix(".tar.xz").removesuffix(data.suffix)
     folder = out or Path(model) / f"evaluation-{re.sub('[:/@]', '-', name)}"
     check_place(folder, data)  # before the work
@@ -140,8 +142,8 @@ def evaluate(
     if sets is not None or per_set is not None or score != "pll":
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
-    if out is None and not Path(model).is_dir():  # an alias; what it lacks is told first
-        raise _nowhere(model)
+    if homeless:  # an alias; what it lacks is told first
+        raise nowhere
     with TokenProgress("evaluating", Console(stderr=True)) as progress:
         result = predictor.evaluate(data, metric=metric, progress=progress, **_cleared(given))
     judge = predictor.task
@@ -150,10 +152,6 @@ def evaluate(
     console = Console()
     console.print(predictor.task.report(result.metrics, f"{model}: {data.name}"), "")
     console.print(f"numbers, rows and plots are in {folder}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _nowhere(model: str) -> BertwrightError:
-    return BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
 
 
 def _note_replaced_evaluation(folder: Path) -> None:

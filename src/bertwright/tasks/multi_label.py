@@ -28,7 +28,7 @@ from bertwright.evaluation.report import per_class_table, per_source_table, scor
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
 from bertwright.tasks.regularisation import labels_apart, weighted
-from bertwright.tasks.task import Loss, Task, columns_of, fine
+from bertwright.tasks.task import Loss, Task, fine
 from bertwright.training.recipe import Recipe
 
 
@@ -59,7 +59,7 @@ class MultiLabel(Task):
     @classmethod
     def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[LabelledText]:
         """Yield the examples of a file."""
-        columns = columns_of(recipe, labelled=labelled)
+        columns = cls.columns(recipe, labelled=labelled)
         if labelled and recipe.labels:
             columns = dataclasses.replace(columns, label=None, labels=recipe.labels)
         yield from read_labelled(path, columns, recipe.label_separator)
@@ -89,7 +89,7 @@ class MultiLabel(Task):
             raise BertwrightError("--label and --labels both say where the labels are: give one of them")
         labels = {label for example in examples for label in example.labels or ()}
         occurring = names.in_order(labels, recipe.names_of_labels())
-        classes = tuple(dict.fromkeys(map(columns_of(recipe).called, recipe.labels))) or occurring
+        classes = tuple(dict.fromkeys(map(cls.columns(recipe).called, recipe.labels))) or occurring
         names.tell_unused(recipe.names_of_labels(), classes)
         if not classes:
             raise BertwrightError(

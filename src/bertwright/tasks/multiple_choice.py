@@ -29,7 +29,7 @@ from bertwright.evaluation.choices import choice_metrics, choice_report, plot_ch
 from bertwright.evaluation.plots import plot_reliability
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks.regularisation import classes_apart
-from bertwright.tasks.task import Loss, Task, columns_of, fine
+from bertwright.tasks.task import Loss, Task, fine
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
@@ -48,7 +48,7 @@ class MultipleChoice(Task):
     @classmethod
     def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[ChoiceExample]:
         """Yield the examples of a file in one of the published formats, or with columns that the recipe names."""
-        return read_choices(path, columns_of(recipe, labelled=labelled, paired=False), recipe.endings)
+        return read_choices(path, cls.columns(recipe, labelled=labelled), recipe.endings)
 
     @classmethod
     def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[ChoiceExample | Unreadable]:

@@ -86,7 +86,22 @@ class Task(ABC):
         Raises:
             BertwrightError: the file is missing, not to be read or empty, or an example cannot be read (names the line).
         """
-        yield from read_examples(path, columns_of(recipe, labelled=labelled))
+        yield from read_examples(path, cls.columns(recipe, labelled=labelled))
+
+    @classmethod
+    def columns(cls, recipe: Recipe, *, labelled: bool = True) -> Columns:
+        """The columns of a table that a recipe names, where this task reads them."""
+        return Columns(
+            text=recipe.text,
+            pair=recipe.pair if "pair" in cls.OPTIONS else None,
+            label=recipe.label if labelled else None,
+            source=recipe.source if labelled else None,
+            names=recipe.columns,
+            delimiter=recipe.delimiter,
+            quoting=recipe.quoting,
+            uneven_rows=recipe.uneven_rows,
+            label_names=tuple(recipe.names_of_labels().items()),
+        )
 
     @classmethod
     def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[Any]:
@@ -280,18 +295,3 @@ def chosen_metric(kind: Task | type[Task], name: str | None) -> str:
 def takes_pairs(recipe: Recipe) -> bool | None:
     """Whether a model takes pairs of texts; None if it came without a recipe, and takes what the first row is."""
     return None if recipe.train is None and recipe.pair is None else recipe.pair is not None
-
-
-def columns_of(recipe: Recipe, *, labelled: bool = True, paired: bool = True) -> Columns:
-    """The columns that a recipe names; unless ``paired``, none of a second text."""
-    return Columns(
-        text=recipe.text,
-        pair=recipe.pair if paired else None,
-        label=recipe.label if labelled else None,
-        source=recipe.source if labelled else None,
-        names=recipe.columns,
-        delimiter=recipe.delimiter,
-        quoting=recipe.quoting,
-        uneven_rows=recipe.uneven_rows,
-        label_names=tuple(recipe.names_of_labels().items()),
-    )
