@@ -140,9 +140,9 @@ def test_file_in_the_way(tmp_path: Path) -> None:
     for overwrite in (False, True):
         with pytest.raises(BertwrightError, match="a file is there"):
             fill(file, overwrite=overwrite)
-    with pytest.raises(BertwrightError, match=r"cannot write .*; choose an --out"):
+    with pytest.raises(BertwrightError, match=r"cannot write .*; choose a place that"):
         fill(file / "run")
-    with pytest.raises(BertwrightError, match=r"cannot write .*; choose an --out"):
+    with pytest.raises(BertwrightError, match=r"cannot write .*; choose a place that"):
         atomic_write_text(file / "a.txt", "a")
 
 
@@ -151,7 +151,7 @@ def test_full_disk_is_one_line(tmp_path: Path, number: int) -> None:
     target = tmp_path / "run"
     with pytest.raises(BertwrightError) as error:
         fill(target, error=OSError(number, os.strerror(number)))
-    assert str(error.value) == f"cannot write {target}: {os.strerror(number)}; free some space or choose another --out"
+    assert str(error.value) == f"cannot write {target}: {os.strerror(number)}; free some space or choose another place"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -174,7 +174,7 @@ def test_errors_about_other_files_are_passed_on(tmp_path: Path, number: int) -> 
     target = tmp_path / "run"
     with pytest.raises(OSError, match="elsewhere"):
         fill(target, error=OSError(number, os.strerror(number), str(tmp_path / "elsewhere")))
-    with pytest.raises(BertwrightError, match="choose an --out that can be written"):
+    with pytest.raises(BertwrightError, match="choose a place that can be written"):
         fill(target, error=OSError(number, os.strerror(number)), of="inside")
     with pytest.raises(ConnectionError):
         fill(target, error=ConnectionError("no file at all"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -415,12 +416,53 @@ def test_what_is_written_never_takes_the_place_of_what_is_read(tiny_run: Path, t
         assert message in said.err
         assert len(said.err.splitlines()) == 1
         assert kept.read_bytes() == before
+    (tmp_path / "config.link").symlink_to(model / "config.json")
+    linked = run("predict", model, "a", "--output", tmp_path / "config.link").error
+    assert linked.endswith(f"config.link is a file of the model in {model}; name another")
     evaluated = run("evaluate", model, texts, "--out", tmp_path)
     assert evaluated.error == f"{tmp_path}: holds texts.tsv, which is read and could be replaced; choose another --out"
     assert run("predict", model, "a", "--output", tmp_path).error == f"--output {tmp_path} is a directory; name a file in it"
     (tmp_path / "v.jsonl").write_text("old")
     said = run("vectors", model, "good film", "--out", tmp_path / "v.jsonl")
     assert (said.code, "v.jsonl is there and will be replaced" in said.err) == (0, True)
+
+
+def test_standard_input_and_output_that_are_files_are_kept(tiny_run: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a good film\n")
+    for command, option, place, told in (
+        ("predict", "--output", texts, "is the file that is read, and would be lost"),
+        ("predict", "--output", Path("/dev/stdout"), "leads to a file that would be replaced; leave --output out"),
+    ):
+        with texts.open() as stdin, (tmp_path / "all").open("w") as stdout:
+            said = subprocess.run(
+                [sys.executable, "-m", "bertwright", command, str(tiny_run), "-", option, str(place)],
+                stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120,
+            )  # fmt: skip
+        assert (said.returncode, texts.read_text()) == (2, "a good film\n")
+        assert f"{option} {place} {told}" in said.stderr
+
+
+def test_a_model_with_pickled_weights_is_a_model_too(tiny_run: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "vocab.txt", "pytorch_model.bin"):
+        (tmp_path / name).write_text("{}")
+        if name == "config.json":
+            assert run("predict", tiny_run, "a film", "--output", tmp_path / "vocab.txt").code == 0
+    for name in ("vocab.txt", "pytorch_model.bin"):
+        said = run("predict", tiny_run, "a film", "--output", tmp_path / name).error
+        assert said.endswith(f"{name} is a file of the model in {tmp_path}; name another")
+
+
+def test_a_folder_with_another_programs_config_is_no_model(
+    tiny_run: Path, tiny_dir: Path, train: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    (project / "src").mkdir(parents=True)
+    (project / "config.json").write_text('{"app": "mine"}')
+    said = run("finetune", "--model", tiny_dir, "--train", train, *QUICKLY, "--out", project, "--overwrite").error
+    assert said == f"{project}: holds something that is no model, and is not replaced; choose another --out"
+    assert run("evaluate", tiny_run, train, "--out", project).code == 0
+    assert {"config.json", "src", "metrics.json"} <= {path.name for path in project.iterdir()}
 
 
 def test_other_files_beside_a_model_or_another_programs_config_are_replaced(tiny_run: Path, tmp_path: Path) -> None:
@@ -439,16 +481,58 @@ def test_a_refusal_does_not_say_that_something_will_be_replaced(tiny_run: Path, 
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_line_is_answered_into_a_named_pipe_before_the_next_comes(tiny_run: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "bertwright", "predict", str(tiny_run), "-", "--output", str(pipe)]
+    answers: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        with pipe.open() as lines:
+            for line in lines:
+                answers.put(line)
+
+    threading.Thread(target=read, daemon=True).start()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        for text in ("a good film", "a bad film"):
+            process.stdin.write(text + "\n")
+            process.stdin.flush()
+            assert json.loads(answers.get(timeout=120))["text"] == text
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_numpys_vectors_do_not_go_to_a_pipe(tiny_run: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "v.npy")
+    said = run("vectors", tiny_run, "a film", "--out", tmp_path / "v.npy").error
+    assert said == f"--out {tmp_path / 'v.npy'}: a .npy file cannot be a pipe; one of .jsonl or .parquet can"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_named_pipe_is_written_to_and_read_from(tiny_dir: Path, tiny_run: Path, train: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     command = [sys.executable, "-m", "bertwright", "predict", str(tiny_run), "a good film", "--output", str(pipe)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as writer:
-        assert json.loads(pipe.read_text())["text"] == "a good film"
-        assert writer.wait(60) == 0
+    told: list[str] = []
+    reading = threading.Thread(target=lambda: told.append(pipe.read_text()), daemon=True)
+    reading.start()
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
+    reading.join(60)
+    assert json.loads(told[0])["text"] == "a good film"
     assert pipe.is_fifo()
-    writing = threading.Thread(target=pipe.write_bytes, args=[train.read_bytes()], daemon=True)
+    many = "text\tlabel\n" + "".join(f"{text} {n}\t{label}\n" for n in range(600) for text, label in rows(10))
+    other = tmp_path / "other"
+    os.mkfifo(other)
+
+    def write() -> None:  # one after the other, the first with more than a pipe holds
+        pipe.write_text(many)
+        other.write_bytes(train.read_bytes())
+
+    writing = threading.Thread(target=write, daemon=True)
     writing.start()
-    said = run("finetune", "--model", tiny_dir, "--train", pipe, "--out", tmp_path / "run", *QUICKLY)
+    given = ("--model", tiny_dir, "--train", pipe, "--validation", other, *QUICKLY, "--steps", "1")
+    said = run("finetune", *given, "--out", tmp_path / "run")
     writing.join(60)
     assert said.code == 0

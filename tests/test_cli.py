@@ -145,6 +145,7 @@ def test_defaults_give_way_to_a_preset_that_to_a_recipe_and_that_to_flags(
     out = tmp_path / "run"
     shown = run("finetune", "--preset", "book", "--recipe", recipe, "--warmup", "0.25", "--out", out, "--device", "cpu")
     assert shown.code == 0, shown.err
+    assert "has no effect" not in shown.err  # the recipe's steps take the place of the preset's epochs
     made = Recipe.read(out / "recipe.toml")
     assert made["schedule"] == Recipe.schedule  # a default
     assert (made["adam_epsilon"], made["metric"], made["learning_rate"]) == (1e-8, "matthews_correlation", 2e-5)  # preset

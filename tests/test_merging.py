@@ -98,7 +98,7 @@ def test_a_model_that_a_known_data_set_brings_is_told(tmp_path: Path) -> None:
     given = {"dataset": "weibo_ner", "data": str(tmp_path), "out": str(tmp_path / "run")}
     hint = "; starts from bert-base-chinese, unless --model names another"
     assert str(merged(None, given).about).endswith(hint)
-    for own in ({"model": "mine"}, {"config": "tiny", "tokenizer": "mine"}):
+    for own in ({"model": "mine"}, {"model": "bert-base-chinese"}, {"config": "tiny", "tokenizer": "mine"}):
         assert hint not in str(merged(None, given | own).about)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,11 +63,25 @@ TABLE = "text\tpair\tlabel\n" + "".join(f"a film {n}\ta book\t{n % 2}\n" for n i
             {"task": "tagging", "token_column": "text", "tag_column": "text"},
             "--token-column and --tag-column both name 'text': the tags would be the words",
         ),
+        ({"task": "multiple-choice", "endings": ["a", "b", "a"]}, "--endings has two columns 'a'; each ending has its own"),
     ],
 )
 def test_an_answer_is_not_read_as_a_text(finetune: Finetune, options: dict[str, Any], message: str) -> None:
     with pytest.raises(BertwrightError, match=re.escape(message)):
         finetune("t.tsv", TABLE, **options)
+
+
+@pytest.mark.parametrize("option", [{"tag_column": "tokens"}, {"token_column": "tags"}])
+def test_tags_are_not_read_from_the_field_of_the_words(finetune: Finetune, option: dict[str, str]) -> None:
+    line = json.dumps({"tokens": ["EU", "says"], "tags": ["B-ORG", "O"]}) + "\n"
+    with pytest.raises(BertwrightError, match=r"t\.jsonl:1: --tag-column names the field of the words: the tags would be"):
+        finetune("t.jsonl", line * 30, task="tagging", **option)
+
+
+def test_columns_of_flags_leave_the_column_of_labels_to_be_a_text(fit: Fit, tmp_path: Path) -> None:
+    train = write_jsonl(tmp_path / "m.jsonl", [{"label": f"a film {n}", "good": n % 2, "bad": 1} for n in range(20)])
+    run = fit(task="multi-label", train=train, text="label", labels=["good", "bad"], steps=1, epochs=None)
+    assert run.metrics["validation"]["examples"] == 2
 
 
 def test_a_column_that_a_task_does_not_read_may_be_any(fit: Fit, tmp_path: Path) -> None:
@@ -99,8 +114,18 @@ def test_a_column_that_a_task_does_not_read_may_be_any(fit: Fit, tmp_path: Path)
             {},
             f"for --text (the first line has: a film, 1); name its column with --text, {ALL_COLUMNS}",
         ),
-        ("t.tsv", "EU\tB-ORG\nsays\tO\n", {}, "B-ORG); if each line is a word with its tag, give --task tagging"),
-        ("t.conll", "-DOCSTART- -X- -X- O\n\n", {}, "-X- O); if each line is a word with its tag, give --task tagging"),
+        (
+            "t.tsv",
+            "EU\tB-ORG\nsays\tO\n",
+            {},
+            "B-ORG); if each line is a word with its tag, it is for models of",
+        ),
+        (
+            "t.conll",
+            "-DOCSTART- -X- -X- O\n\n",
+            {},
+            "-X- O); if each line is a word with its tag, it is for models of",
+        ),
         (
             "t.tsv",
             "O Captain\t1\n",

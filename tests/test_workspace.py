@@ -387,6 +387,16 @@ def test_steps_take_the_place_of_the_epochs_that_a_run_began_with(stopped: Run) 
     assert "epochs" not in Recipe.read(run.out / "recipe.toml")
 
 
+def test_an_option_that_stays_takes_the_place_of_none(fit: Fit, at_step: Any) -> None:
+    at_step(7, interrupt)
+    with pytest.warns(BertwrightWarning, match="--epochs has no effect beside --steps"):
+        fit(epochs=3, steps=9)
+    with pytest.warns(BertwrightWarning) as told:
+        run = fit(epochs=3, resume=True)
+    assert "--steps is None from here on" not in " ".join(str(one.message) for one in told)
+    assert [r["step"] for r in read_history(run.out / "history.jsonl") if r["kind"] == "step"] == list(range(1, 10))
+
+
 def test_other_weights_to_start_from_are_noticed(
     fit: Fit, at_step: Any, tiny_dir: Path, tmp_path: Path, undisturbed: Callable[..., bytes]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -135,6 +136,8 @@ def _stream(path: str | Path, opened: Callable[[Path, Literal["w", "x"]], _File]
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         with _one_line(path, only_in=path), opened(path, "w") as file:
+            if isinstance(file, io.TextIOWrapper):
+                file.reconfigure(line_buffering=True)  # somebody may read a pipe as it goes
             yield file
         return
     path = path.resolve()
@@ -167,9 +170,9 @@ def _one_line(target: Path, *, only_in: Path | None = None) -> Iterator[None]:
         if error.errno not in _FULL and elsewhere:
             raise
         if error.errno == errno.EFBIG:
-            remedy = "the file system, or `ulimit -f`, allows no file of that size; choose another --out"
+            remedy = "the file system, or `ulimit -f`, allows no file of that size; choose another place"
         elif error.errno in _FULL:
-            remedy = "free some space or choose another --out"
+            remedy = "free some space or choose another place"
         else:
-            remedy = "choose an --out that can be written"
+            remedy = "choose a place that can be written"
         raise BertwrightError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error

@@ -31,7 +31,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bertwright.errors import BertwrightError, tell
-from bertwright.hub import ALIASES, PICKLE_SUFFIXES, WEIGHTS_INDEX, WHOLE_WEIGHTS, resolve, shard_file, weights_file
+from bertwright.hub import ALIASES, resolve, shard_file, weights_file
+from bertwright.model_files import PICKLE_SUFFIXES, WEIGHTS_INDEX, WHOLE_WEIGHTS
 
 __all__ = [
     "ALIASES",

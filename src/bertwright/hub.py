@@ -14,18 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bertwright.errors import BertwrightError, did_you_mean, tell
+from bertwright.model_files import MODEL_FILES, PICKLE_SUFFIXES, WEIGHTS_INDEX, WHOLE_WEIGHTS
 
-WHOLE_WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 UNFINISHED = ".training"  # what the name of a run's folder ends in until the model is there
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
-
-# What is read of a model's directory. Never *.bin: a pickle is not even downloaded unless the user fetches and names it.
-MODEL_FILES = (
-    *("config.json", "*.safetensors", "*.safetensors.index.json"),
-    *("vocab.txt", "tokenizer*.json", "special_tokens_map.json", "recipe.toml", "pretraining.toml"),
-)
 
 
 @dataclass(frozen=True)

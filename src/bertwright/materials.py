@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,9 +61,11 @@ class Materials:
             yield json.dumps([row.answer for row in part.examples]).encode()
 
 
-def _begun(rows: Iterable[Any]) -> Iterator[Any]:
-    """The same rows; what is wrong with the file or its first row is raised now."""
+def _begun(file: Path, rows: Iterable[Any]) -> Iterator[Any]:
+    """The rows of the file; what is wrong with it or its first row is raised now."""
     rows = iter(rows)
+    if file.is_fifo():  # of two pipes, the one that is written first has to be read to its end first
+        return rows
     return itertools.chain(list(itertools.islice(rows, 1)), rows)
 
 
@@ -90,7 +93,8 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     chosen_metric(kind, recipe.metric)
 
     def begin(source: str) -> Iterator[Any]:
-        return _begun(kind.read(local_file(source), recipe, labelled=True))
+        file = local_file(source)
+        return _begun(file, kind.read(file, recipe, labelled=True))
 
     training_rows = begin(recipe.train)
     validation_rows = None if recipe.validation is None else begin(recipe.validation)

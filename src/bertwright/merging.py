@@ -80,17 +80,17 @@ def merged(recipe: Recipe | Mapping[str, Any] | None, options: Mapping[str, Any]
     chosen = Recipe.of(defaults, *order)
     chosen.test_sets()
     chosen.names_of_labels()
-    return Merged(chosen, given, _about(located, chosen) if located.about else None)
+    return Merged(chosen, given, _about(located, chosen, given) if located.about else None)
 
 
-def _about(located: Located, chosen: Recipe) -> str:
+def _about(located: Located, chosen: Recipe, given: Mapping[str, Any]) -> str:
     """The line about a known data set, with the model that it starts from, and files in the place of its own."""
     own = [
         f"{flag(name)} {shown if isinstance(shown := getattr(chosen, name), str) else ','.join(shown or ('none',))}"
         for name in FILES
         if getattr(chosen, name) != located.reading[name]
     ]
-    its = "model" in located.settings and chosen.model == located.settings["model"]
+    its = "model" in located.settings and given.get("model") is None
     start = f"; starts from {chosen.model}, unless --model names another" if its else ""
     return located.about + start + (f"; in place of its own: {', '.join(own)}" if own else "")
 

@@ -46,6 +46,8 @@ def check_target(path: Path | None, *, tokens: bool) -> None:
         raise BertwrightError(f"--out {path}: vectors go to .npy, .parquet or .jsonl; name such a file")
     if tokens and ending == ".npy":
         raise BertwrightError(f"--out {path}: .npy has no place for tokens and offsets; end its name in .parquet or .jsonl")
+    if path is not None and ending == ".npy" and path.exists() and not path.is_file() and not path.is_dir():
+        raise BertwrightError(f"--out {path}: a .npy file cannot be a pipe; one of .jsonl or .parquet can")
     if ending == ".parquet":
         _pyarrow(path)
 

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from bertwright.atomic import atomic_write_text
 from bertwright.errors import BertwrightError, tell
 from bertwright.hub import UNFINISHED
+from bertwright.model_files import holds_model
 from bertwright.training.options import Options, flag
 from bertwright.training.processes import program
 
@@ -115,7 +116,8 @@ class Workspace:
         """
         file = self.folder / kind.FILE
         began = kind.of(kind.read(file), where=str(file))
-        replaced = kind.replaced(given)
+        # An option goes untold where another takes its place, but not where that other is what it was.
+        replaced = kind.replaced({name: value for name, value in given.items() if value != getattr(began, name)})
         recipe = kind.of({name: v for name, v in dataclasses.asdict(began).items() if name not in replaced}, given)
         for name in (f.name for f in dataclasses.fields(kind) if f.name not in kind.FREE | replaced):
             before, now = getattr(began, name), getattr(recipe, name)
@@ -246,7 +248,7 @@ def _check_replaceable(recipe: Options, out: Path) -> None:
     """Refuse to replace what is no model, or holds the very rows that the run is to read."""
     if not out.is_dir() or not any(out.iterdir()):
         return
-    if not any((out / name).exists() for name in (recipe.FILE, "config.json")):
+    if not (out / recipe.FILE).exists() and not holds_model(out):
         raise BertwrightError(f"{out}: holds something that is no model, and is not replaced; choose another --out")
     for name, file in recipe.input_files():
         if Path(file).resolve().is_relative_to(out.resolve()):

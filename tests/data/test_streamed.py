@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import pytest
 from hypothesis import given
@@ -62,8 +63,9 @@ def test_where_nothing_says_what_lines_are_the_first_that_is_not_blank_does(blan
 def test_no_bytes_end_a_stream_early(data: bytes) -> None:
     lines = data.split(b"\n")
     expected = len(lines) - (lines[-1] == b"")
-    for taken in (iter, as_pairs):
-        items = list(taken(stream_lines(io.BytesIO(data), "s")))
+    for taken in (iter, as_pairs, as_texts, as_pairs_if_tabs):
+        with warnings.catch_warnings(action="ignore"):  # of tabs
+            items = list(taken(stream_lines(io.BytesIO(data), "s")))
         assert [item.where for item in items] == [f"s:{number}" for number in range(1, expected + 1)]
 
 

@@ -584,6 +584,22 @@ def test_a_resume_that_ends_before_where_it_stands_is_measured_there(
     assert (last["step"], last["loss"]) == (7, result.metrics["heldout"]["loss"])
 
 
+def test_steps_take_the_place_of_epochs_and_epochs_that_of_steps(
+    corpus: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_at(7, corpus, config, tmp_path / "run", monkeypatch)
+    said = run("pretrain", "--resume", "--epochs", "2", "--out", tmp_path / "run", "--steps", "8")
+    assert (said.code, "--steps is 8 from here on" in said.err, "has no effect" in said.err) == (0, True, True)
+    stopped_at(7, corpus, config, tmp_path / "other", monkeypatch)
+    said = run("pretrain", "--resume", "--epochs", "2", "--out", tmp_path / "other")
+    assert (said.code, "--epochs is 2 from here on" in said.err, "has no effect" in said.err) == (0, True, False)
+    recipe = tmp_path / "run" / "pretraining.toml"
+    for more in (["--epochs", "1"], ["--steps", ""]):
+        typed = ("pretrain", corpus, "--recipe", recipe, *more, "--out", tmp_path / "again", "--overwrite")
+        said = run(*typed)
+        assert (said.code, "has no effect" in said.err) == (0, False)
+
+
 def test_a_resumed_run_goes_on_where_it_stood(
     corpus: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

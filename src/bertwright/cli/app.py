@@ -14,7 +14,7 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -22,8 +22,8 @@ import typer
 
 from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.evaluation.report import literal
-from bertwright.hub import MODEL_FILES
 from bertwright.interrupts import Stopped
+from bertwright.model_files import is_of_model
 from bertwright.training.options import Options, flag
 from bertwright.version import VERSION
 
@@ -203,11 +203,22 @@ def _parsed(name: str, given: str | bool | None, kind: type) -> Any:
         raise BertwrightError(f"{flag(name)} must be {wanted}, not {given!r}") from None
 
 
-_BESIDE_MODELS = ("README.md", "metrics.json", "history.jsonl", "*.png")  # what a run leaves in a model's directory, too
+def cleared(kind: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a run as flags gave them; an empty one takes back what a recipe, or training, had there.
+
+    Raises:
+        BertwrightError: it is one that cannot be done without.
+    """
+    kinds = kind.kinds()
+    for name, value in given.items():
+        if value == "" and kinds[name] is str:
+            raise BertwrightError(f"{flag(name)} is empty; give it a value, or leave it out")
+    empty = {name for name, value in given.items() if value == "" and isinstance(kinds[name], types.UnionType)}
+    return {name: None if name in empty else value for name, value in given.items()}
 
 
 def check_output(path: Path | None, option: str, read: str | Path | None) -> None:
-    """Refuse to write where something would be lost.
+    """Refuse to write where something would be lost. ``read`` is what is read: a file, or - for standard input.
 
     Raises:
         BertwrightError: the path is a directory, or the file that is read, or one of a model's.
@@ -216,11 +227,22 @@ def check_output(path: Path | None, option: str, read: str | Path | None) -> Non
         return
     if path.is_dir():
         raise BertwrightError(f"{option} {path} is a directory; name a file in it")
-    if read is not None and Path(read).exists() and path.samefile(read):
+    if not path.is_file():
+        return  # a pipe or a device, which is written to as it is
+    if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
+        raise BertwrightError(f"{option} {path} leads to a file that would be replaced; leave {option} out, or name it")
+    if _is_read(path, read):
         raise BertwrightError(f"{option} {path} is the file that is read, and would be lost; name another")
-    holds_model = (path.parent / "config.json").exists() and any(path.parent.glob("*.safetensors"))
-    if holds_model and any(map(path.match, (*MODEL_FILES, *_BESIDE_MODELS))):
-        raise BertwrightError(f"{option} {path} is a file of the model in {path.parent}; name another")
+    if is_of_model(path):
+        raise BertwrightError(f"{option} {path} is a file of the model in {path.resolve().parent}; name another")
+
+
+def _is_read(path: Path, read: str | Path | None) -> bool:
+    try:
+        now = os.fstat(sys.stdin.fileno()) if read == "-" else None if read is None else Path(read).stat()
+    except (OSError, ValueError):  # no such file, or no standard input that is one
+        return False
+    return now is not None and os.path.samestat(now, path.stat())
 
 
 def note_replaced(path: Path | None) -> None:

@@ -7,16 +7,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 
 import bertwright
-from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, check_output, flags_of, note, writing
+from bertwright.cli.app import Device, ModelArgument, Precision, Threads, app, check_output, cleared, flags_of, note, writing
 from bertwright.errors import BertwrightError
 from bertwright.interrupts import Stopped
 from bertwright.training.options import flag
@@ -51,8 +50,10 @@ def finetune(
     from bertwright.finetuning import finetune as run
     from bertwright.workspace import resume_command
 
-    begin = (preset(preset_name) if preset_name else {}) | (Recipe.read(recipe) if recipe else {})
-    result = run(begin, **_cleared(options))
+    written = Recipe.read(recipe) if recipe else {}
+    begin = preset(preset_name) if preset_name else {}
+    begin = {name: value for name, value in begin.items() if name not in Recipe.replaced(written)} | written
+    result = run(begin, **cleared(Recipe, options))
     console = Console()
     for split, measured in measured_splits(result.metrics).items():
         console.print(result.model.task.report(measured, f"{result.out}: {split}"), "")
@@ -62,19 +63,6 @@ def finetune(
     if result.interrupted:
         again = resume_command("finetune", result.out)
         raise Stopped(f"{result.out} holds the best so far; go on with: {again}", result.stopped_by)
-
-
-def _cleared(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a recipe as flags gave them; an empty one takes back what a recipe, or training, had there.
-
-    Raises:
-        BertwrightError: it is one that cannot be done without.
-    """
-    kinds = Recipe.kinds()
-    for name, value in given.items():
-        if value == "" and kinds[name] is str:
-            raise BertwrightError(f"{flag(name)} is empty; give it a value, or leave it out")
-    return {name: None if value == "" and isinstance(kinds[name], UnionType) else value for name, value in given.items()}
 
 
 @app.command()
@@ -122,11 +110,11 @@ def evaluate(
     from bertwright.data.hub_rows import is_hub
     from bertwright.evaluation.files import check_place, write_evaluation
     from bertwright.evaluation.progress import TokenProgress
-    from bertwright.hub import ALIASES
+    from bertwright.hub import ALIASES, Packaged
 
     homeless = out is None and not Path(model).is_dir()
     nowhere = BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
-    if homeless and (task == "blimp" or model not in ALIASES):
+    if homeless and (task == "blimp" or not isinstance(ALIASES.get(model), Packaged)):
         raise nowhere
     name = str(data) if is_hub(data) else data.name.removesuffix(".tar.xz").removesuffix(data.suffix)
     folder = out or Path(model) / f"evaluation-{re.sub('[:/@]', '-', name)}"
@@ -142,10 +130,10 @@ def evaluate(
     if sets is not None or per_set is not None or score != "pll":
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
-    if homeless:  # an alias; what it lacks is told first
+    if homeless:  # what a packaged model lacks is told first
         raise nowhere
     with TokenProgress("evaluating", Console(stderr=True)) as progress:
-        result = predictor.evaluate(data, metric=metric, progress=progress, **_cleared(given))
+        result = predictor.evaluate(data, metric=metric, progress=progress, **cleared(Recipe, given))
     judge = predictor.task
     _note_replaced_evaluation(folder)
     write_evaluation(folder, result.metrics, result.predictions, judge.draw, judge.files(result.predictions))
@@ -223,18 +211,18 @@ def predict(
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
     if given and input is None:
         raise BertwrightError(f"{flag(next(iter(given)))} says how to read a file: give it with --input")
-    check_output(output, "--output", input)
+    check_output(output, "--output", "-" if texts == ["-"] else input)
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if input is not None:
         if pair and len(pair) > 1:
             raise BertwrightError(f"--pair is given {len(pair)} times; with --input it names one column")
         if pair:
             given["pair"] = pair[0]
-        records = predictor.predict_rows(predictor.read(input, labelled=False, **_cleared(given)))
+        records = predictor.predict_rows(predictor.read(input, labelled=False, **cleared(Recipe, given)))
     elif texts == ["-"]:
         if pair:
             raise BertwrightError("--pair goes with texts given here; on standard input a tab comes before the second text")
-        rows = predictor.read_stream(sys.stdin.buffer, "standard input", live=output is None)
+        rows = predictor.read_stream(sys.stdin.buffer, "standard input", live=output is None or output.is_fifo())
         records = predictor.predict_rows(rows)
     else:
         assert texts is not None

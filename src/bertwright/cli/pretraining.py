@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bertwright.cli.app import Device, Precision, Threads, app, flags_of, writing
+from bertwright.cli.app import Device, Precision, Threads, app, cleared, flags_of, writing
 from bertwright.errors import BertwrightError
 from bertwright.training.pretraining_recipe import PretrainingRecipe
 
@@ -135,7 +135,7 @@ def pretrain(
     from bertwright.evaluation.report import pretraining_report
     from bertwright.pretraining.run import pretrain as run
 
-    result = run(corpus, PretrainingRecipe.read(recipe) if recipe else None, **options)
+    result = run(corpus, PretrainingRecipe.read(recipe) if recipe else None, **cleared(PretrainingRecipe, options))
     if result is not None:
         _report(pretraining_report(result.metrics, str(result.out)), result.out)
 

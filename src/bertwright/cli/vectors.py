@@ -70,7 +70,7 @@ def vectors(
             f"--pooling {pooling} makes one vector of a text's tokens, and --tokens wants each: leave one out"
         )
     vector_files.check_target(out, tokens=tokens)
-    check_output(out, "--out", input)
+    check_output(out, "--out", "-" if texts == ["-"] else input)
     rows: Iterable[Example | Unreadable]
     if input is not None:
         names = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
@@ -81,7 +81,7 @@ def vectors(
         def read(lines: BinaryIO) -> Iterator[Example | Unreadable]:
             return as_texts(stream_lines(lines, "standard input"))
 
-        rows = arriving(sys.stdin.buffer, read) if out is None else read(sys.stdin.buffer)
+        rows = arriving(sys.stdin.buffer, read) if out is None or out.is_fifo() else read(sys.stdin.buffer)
     else:
         rows = [Example(one, f"text {number}") for number, one in enumerate(texts or (), 1)]
     encoder = load_encoder(model, revision=revision, device=device, precision=precision, threads=threads)

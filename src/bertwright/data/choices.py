@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bertwright.data.delimited import cells_of, named_rows
+from bertwright.data.delimited import cells_of, check_names, named_rows
 from bertwright.data.examples import Columns, Example, Unreadable
 from bertwright.data.readers import as_text, cell_of, is_delimited, is_missing, not_empty, read_objects
 from bertwright.data.streamed import stream_lines
@@ -71,6 +71,7 @@ def read_choices(path: Path, columns: Columns, endings: Sequence[str]) -> Iterat
     Raises:
         BertwrightError: the file is missing, not to be read or empty, or a row cannot be read (names the line).
     """
+    check_names(endings, "--endings", "each ending has its own")
     for role, name in (("text", columns.text), ("label", columns.label)):
         if name in endings:
             raise BertwrightError(f"--endings names the column {name!r}, and so does --{role}; each ending has its own")

@@ -13,7 +13,7 @@ from bertwright.data.text_files import LONGEST_LINE, lines_of, opening
 from bertwright.errors import BertwrightError, did_you_mean, tell
 
 _SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";"}  # as --delimiter names them
-_TAG = re.compile(r"O|[BI]-\w+")  # what words are tagged with, and no header ends in
+_TAG = re.compile(r"O|[BI]-\S+")  # what words are tagged with, and no header ends in
 
 
 def cells_of(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
@@ -90,7 +90,7 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
 def _remedy(names: Sequence[str], option: str, wanted: Collection[str]) -> str:
     """What may help where the first line of a table does not have the column of an option."""
     if any(map(_TAG.fullmatch, " ".join(names).split()[-1:])):
-        return "if each line is a word with its tag, give --task tagging"
+        return "if each line is a word with its tag, it is for models of --task tagging"
     for between, sign in _SEPARATORS.items():
         if len(names) == 1 and not set(wanted).isdisjoint(names[0].split(sign)):
             return f"separate the columns with --delimiter {between}"

@@ -40,6 +40,8 @@ def _of_tokens(row: Mapping[str, Any], columns: TagColumns, where: str, notices:
     words = [cleaned(word, columns, where, notices) for word in words]
     if not columns.labelled:
         return TaggedExample.of_words(words, where)
+    if (columns.tag or "tags") == (columns.token or "tokens"):
+        raise BertwrightError(f"{where}: --tag-column names the field of the words: the tags would be the words")
     tags = _names(_field(row, columns.tag or "tags", where), "tags", where)
     if len(tags) != len(words):
         raise BertwrightError(f"{where}: {len(words)} tokens but {len(tags)} tags; each token needs its own")

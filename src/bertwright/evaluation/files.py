@@ -11,9 +11,9 @@ from typing import Any
 
 from bertwright.atomic import atomic_directory, atomic_write_text
 from bertwright.errors import BertwrightError
+from bertwright.model_files import holds_model
 
 PREDICTIONS = "predictions.jsonl"
-MODEL = "config.json"
 
 
 def write_evaluation(
@@ -71,7 +71,7 @@ def check_place(folder: Path, read: Path | None = None) -> None:
     """
     if read is not None and read.is_file() and read.resolve().parent == folder.resolve():
         raise BertwrightError(f"{folder}: holds {read.name}, which is read and could be replaced; choose another --out")
-    if (folder / MODEL).exists():
+    if holds_model(folder):
         raise BertwrightError(f"{folder}: holds a model, whose files would be mixed up with these; choose another --out")
     if folder.exists() and not folder.is_dir():
         raise BertwrightError(f"{folder}: a file is there where a directory belongs; choose another --out")

@@ -77,6 +77,7 @@ def pretrain(
     begin = dataclasses.asdict(recipe) if isinstance(recipe, PretrainingRecipe) else dict(recipe or {})
     if corpus is not None:
         options["corpus"] = str(corpus)
+    begin = {name: value for name, value in begin.items() if name not in PretrainingRecipe.replaced(options)}
     chosen = PretrainingRecipe.of(begin, options)
     if chosen.resume:
         chosen = _resumed(chosen, begin | options)

@@ -18,6 +18,7 @@ from rich.console import Group, RenderableType
 from torch import Tensor
 
 from bertwright.arrays import BoolArray, FloatArray, IntArray, sigmoid
+from bertwright.data.examples import Columns
 from bertwright.data.inputs import Inputs
 from bertwright.data.labelled import LabelledText, read_labelled
 from bertwright.data.splits import stratified_split
@@ -59,10 +60,14 @@ class MultiLabel(Task):
     @classmethod
     def read(cls, path: Path, recipe: Recipe, *, labelled: bool) -> Iterator[LabelledText]:
         """Yield the examples of a file."""
-        columns = cls.columns(recipe, labelled=labelled)
-        if labelled and recipe.labels:
-            columns = dataclasses.replace(columns, label=None, labels=recipe.labels)
-        yield from read_labelled(path, columns, recipe.label_separator)
+        yield from read_labelled(path, cls.columns(recipe, labelled=labelled), recipe.label_separator)
+
+    @classmethod
+    def columns(cls, recipe: Recipe, *, labelled: bool = True) -> Columns:
+        """The columns of a table that a recipe names: one of labels, or one for each of them."""
+        if not recipe.labels:
+            return super().columns(recipe, labelled=labelled)
+        return dataclasses.replace(super().columns(recipe, labelled=False), labels=recipe.labels if labelled else ())
 
     @classmethod
     def split(cls, examples: Sequence[LabelledText], fraction: float, seed: int) -> tuple[list[int], list[int], str]:

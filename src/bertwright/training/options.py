@@ -47,7 +47,7 @@ class Options:
     # Of these, what says how many seeds there are and which is kept: not how one is trained, so that it can be given anew
     # when some of them are finished.
     OF_SEEDS: ClassVar[frozenset[str]] = frozenset()
-    # Groups of options that say the same in different ways: the one that is given last takes the place of the others.
+    # Groups of options that say the same in different ways: one of a flag takes the place of those in a recipe.
     ALTERNATIVES: ClassVar[tuple[frozenset[str], ...]] = ()
 
     precision: str = option(

@@ -28,6 +28,7 @@ class PretrainingRecipe(Options):
     # The corpus may lie elsewhere by now, or be named in another way: what it holds is held against a digest.
     FREE = Options.FREE | {"corpus", "micro_tokens", "recompute", "shard", "compile", "save_minutes", "validate_every"}
     MAY_CHANGE = Options.MAY_CHANGE | {"epochs", "steps", "max_time"}
+    ALTERNATIVES = (frozenset({"epochs", "steps"}), frozenset({"epochs", "max_time"}))
 
     config: str | None = option(
         None, "Model", "Start from random weights of this size: tiny, mini, small, medium, base, large, or a config.json."
