@@ -71,7 +71,11 @@ def train(tmp_path: Path) -> Path:
         ("latin.tsv", b"text\tlabel\nna\xefve\t1\n", "{file}:2: byte 0xef at position 3 is not UTF-8; save the file as"),
         ("utf16.tsv", "text\tlabel\n".encode("utf-16"), "{file}:1: the line holds a NUL byte; save the file as UTF-8 text"),
         ("open.csv", b'text,label\n"a,1\nb,0\n', "{file}:2: cannot read this row: unexpected end of data; see --quoting"),
-        ("twice.tsv", b"text\ttext\tlabel\na\tb\t1\n", "{file}:1: the header has two columns 'text'; name the columns with"),
+        (
+            "twice.tsv",
+            b"text\ttext\tlabel\na\tb\t1\n",
+            "{file}:1: the header has two columns 'text'; give each its own name",
+        ),
         ("bad.jsonl", b'{"text": "a", "label": 1\n', "{file}:1: not JSON: "),
         ("list.jsonl", b'["a", 1]\n', "{file}:1: a JSON object is expected on each line, not "),
     ],

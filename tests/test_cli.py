@@ -120,7 +120,10 @@ def test_finetune_has_a_flag_for_every_option_with_its_default_in_plain_words() 
         (["predict", "m", "-", "a"], "give texts, or - for standard input, or --input FILE: one of them"),
         (["predict", "m", "a", "--format", "xml"], "--format is 'xml'; use jsonl or csv"),
         (["predict", "m", "a", "--text", "x"], "--text says how to read a file: give it with --input"),
-        (["evaluate", "owner/name", "f.tsv"], "owner/name is no directory to write the evaluation into; name another .*"),
+        (
+            ["evaluate", "owner/name", "f.tsv"],
+            "owner/name is no directory of a model; for one of the hub, say with --out where .*",
+        ),
     ],
 )
 def test_a_wrong_command_line_ends_in_one_line_with_a_remedy(typed: list[str], error: str) -> None:
@@ -162,7 +165,8 @@ def test_a_run_says_what_it_does_and_how_good_it_is_within_80_columns(tiny_dir: 
         *("--max-length", "24", "--device", "cpu"),
     )
     assert shown.code == 0, shown.err
-    said = shown.err.splitlines()
+    said = [line for line in shown.err.splitlines() if not line.startswith("note: ")]
+    assert "note: test rows: 36 of 40 are training rows too; their scores say little of new texts" in shown.err
     assert said[0] == "36 training rows; 4 set aside for validation (10% of each label, seed 2018)"
     assert said[1] == "labels: 0 (18), 1 (18)"
     assert said[3] == f"starting from {tiny_dir}; freshly initialised: classifier (2 tensors)"
@@ -405,6 +409,18 @@ def test_a_reader_that_has_seen_enough_is_no_error(tiny_run: Path, tmp_path: Pat
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+def test_a_run_goes_on_when_nobody_reads_how_it_goes(tiny_dir: Path, data: Path, tmp_path: Path) -> None:
+    typed = ("--model", tiny_dir, "--train", data, "--max-length", 24, "--epochs", 3, "--threads", 1)
+    with start("finetune", *typed, "--out", tmp_path / "run") as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        process.stderr.readline()
+        process.stderr.close()
+        assert b"accuracy" in process.stdout.read()
+    assert process.returncode == 0
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["interrupted"] is False
 
 
 @pytest.mark.parametrize(("number", "seeds"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])

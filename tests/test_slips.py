@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import bertwright
+from bertwright.data.examples import Columns
 from bertwright.data.readers import read_examples
 from bertwright.errors import BertwrightError, BertwrightWarning
 from bertwright.interrupts import Stopped
@@ -270,3 +271,112 @@ def test_an_interrupt_while_reading_says_that_nothing_is_lost(
     done = run("finetune", "--train", train, "--model", tiny_dir, "--max-length", 24, "--out", tmp_path / "run")
     assert (done.code, done.err.splitlines()[-1]) == (code, "stopped: before training; nothing is written")
     assert {path.name for path in tmp_path.iterdir()} == {"t.tsv"}
+
+
+def test_a_second_file_is_not_left_out_silently(tiny_run: Path, tmp_path: Path) -> None:
+    a, b = (write_tsv(tmp_path / f"{name}.tsv", rows(4)) for name in "ab")
+    assert run("predict", tiny_run, "--input", a, "--input", b).error == (
+        f"--input is given 2 times, as {a} and {b}, but names one: join the files, or leave one out"
+    )
+    said = run("predict", tiny_run, "a film", "--format", "csv", "--format=jsonl")
+    assert (said.code, json.loads(said.out)["text"]) == (0, "a film")
+    assert said.err == "note: --format is given 2 times; the last counts: jsonl\n"
+    said = run("predict", tiny_run, "--input", a, "--columns", "first,text", "--columns", "last")
+    assert "2 columns where 3 are expected (first, text, last)" in said.error
+    assert "is given" not in run("predict", tiny_run, "--", "--pair", "--pair").err  # texts
+
+
+def test_a_header_beside_columns_is_no_row(finetune: Finetune) -> None:
+    with pytest.raises(BertwrightError, match=r"t\.tsv:1: this line is a header, as it has the names of --columns; leave"):
+        finetune("t.tsv", TABLE, columns=["text", "pair", "label"])
+    with pytest.raises(BertwrightError, match=r"t\.tsv:1: the header has two columns 'text'; give each its own name there"):
+        finetune("t.tsv", "text\ttext\tlabel\na\tb\t1\n")
+
+
+def test_fields_in_quotes_are_told(finetune: Finetune) -> None:
+    quoted = '"text"\t"label"\n' + "".join(f'"film {n}"\t"{n % 2}"\n' for n in range(30))
+    with pytest.raises(BertwrightError) as caught:
+        finetune("t.tsv", quoted)
+    assert str(caught.value).endswith('(the first line has: "text", "label"); the fields are in quotes: give --quoting csv')
+    told = (
+        "30 of 30 texts are in quotes, which are taken as part of them; if they only enclose the fields, give --quoting csv"
+    )
+    with pytest.warns(BertwrightWarning, match=told):
+        finetune("t.tsv", quoted.replace('"text"\t"label"', "text\tlabel"))
+
+
+def test_a_mistyped_model_or_the_data_in_its_place_are_told(tiny_run: Path, tmp_path: Path) -> None:
+    data = write_tsv(tmp_path / "t.tsv", rows(4))
+    wrong = tiny_run.with_name(tiny_run.name + "x")
+    assert run("evaluate", wrong, data).error.startswith(f"{wrong} is no directory of a model; did you mean '{tiny_run}'?")
+    assert run("evaluate", data, tiny_run).error == (
+        f"{data} is a file; the model comes first: bertwright evaluate {tiny_run} {data}"
+    )
+    for command in (("predict", data, "a film"), ("evaluate", data, data, "--out", tmp_path / "e")):
+        assert run(*command).error.startswith(f"{data}: not a weights file; name its directory")
+
+
+def test_sentences_without_empty_lines_between_are_told(finetune: Finetune) -> None:
+    words = "".join(f"word{n} {'B-X' if n % 3 else 'O'}\n" for n in range(400))
+    told = r"t\.conll: 400 words in 1 sentence; an empty line ends a sentence: are they missing\?"
+    with pytest.warns(BertwrightWarning, match=told), pytest.raises(BertwrightError, match="1 rows are too few"):
+        finetune("t.conll", words, task="tagging")
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ([f"{n / 4}" for n in range(20)], "the labels are 20 numbers; if they are scores, give --task regression"),
+        (["Pos", "neg", "pos"], "'Pos' and 'pos' are two labels; if they mean one, --label-names gives both its name"),
+        (["1", "0", "1.0"], "'1' and '1.0' are two labels"),
+    ],
+)
+def test_labels_that_are_odd_are_told(finetune: Finetune, labels: list[str], told: str) -> None:
+    with pytest.warns(BertwrightWarning, match=re.escape(told)):
+        finetune("t.tsv", "text\tlabel\n" + "".join(f"film {n}\t{labels[n % len(labels)]}\n" for n in range(240)))
+
+
+def test_labels_with_another_separator_are_told(finetune: Finetune) -> None:
+    lines = "".join(f"film {n}\t{['a; b', 'b; c', 'c; a'][n % 3]}\n" for n in range(30))
+    with pytest.warns(BertwrightWarning, match="exactly one label, such as 'a; b'; if these are several, give --label-sep"):
+        finetune("t.tsv", "text\tlabel\n" + lines, task="multi-label")
+
+
+def test_rows_of_training_among_those_of_a_test_are_told(fit: Fit, tmp_path: Path) -> None:
+    train = write_tsv(tmp_path / "t.tsv", rows(60))
+    other = write_tsv(tmp_path / "o.tsv", [("an other row, which nobody has seen", "1"), *rows(1)])
+    with pytest.warns(BertwrightWarning) as told:
+        fit(train=train, validation=other, test=train, steps=1, epochs=None)
+    lines = [str(one.message) for one in told if "training rows too" in str(one.message)]
+    assert lines == [
+        "validation rows: 1 of 2 are training rows too; their scores say little of new texts",
+        "test rows: 60 of 60 are training rows too; their scores say little of new texts",
+    ]
+
+
+def test_empty_texts_are_counted(fit: Fit, tmp_path: Path) -> None:
+    train = write_tsv(tmp_path / "t.tsv", [*rows(57), *[("", "1")] * 3])
+    with pytest.warns(BertwrightWarning, match="training rows: 3 of 60 are empty; they are learned or judged like others"):
+        fit(train=train, validation=write_tsv(tmp_path / "v.tsv", rows(9)), steps=1, epochs=None)
+
+
+def test_files_that_are_no_text_are_told_as_what_they_are(finetune: Finetune, tmp_path: Path) -> None:
+    for magic, told in ((b"PK\x03\x04\x14\0", "an Excel workbook"), (b"\x1f\x8b\x08\0", "compressed by gzip; unpack it")):
+        (tmp_path / "b.csv").write_bytes(magic)
+        with pytest.raises(BertwrightError, match=told):
+            next(read_examples(tmp_path / "b.csv", Columns()))
+    (tmp_path / "b.csv").unlink()
+    with pytest.raises(BertwrightError, match=r"t\.csv:1: a carriage return stands inside the line; save the file with a"):
+        finetune("t.csv", "text,label\ra film,1\r")
+
+
+def test_one_delimiter_for_all_files_is_told(finetune: Finetune) -> None:
+    with pytest.raises(BertwrightError, match="--delimiter tab, which holds for all files"):
+        finetune("t.txt", "text\tlabel\na film\t1\n", delimiter=";")
+
+
+def test_the_ending_of_output_says_its_format(tiny_run: Path, tmp_path: Path) -> None:
+    assert run("predict", tiny_run, "a film", "--output", tmp_path / "p.csv").code == 0
+    assert (tmp_path / "p.csv").read_text().startswith("text,")
+    said = run("predict", tiny_run, "a film", "--output", tmp_path / "p.csv", "--format", "jsonl").error
+    assert said == "--format is jsonl, but --output ends in .csv: change one of them"

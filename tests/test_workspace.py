@@ -101,9 +101,10 @@ def killed() -> None:
 
 # --------------------------------------------------------------------------------------------------- stopped by a signal
 
+CLOSED = [(7, signal.SIGHUP)] if hasattr(signal, "SIGHUP") else []  # a terminal that was closed
 
-@pytest.mark.parametrize("step", [6, 7, 11])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+@pytest.mark.parametrize(("step", "number"), [(s, n) for n in (signal.SIGINT, signal.SIGTERM) for s in (6, 7, 11)] + CLOSED)
 def test_a_stopped_run_leaves_its_best_and_goes_on_to_the_same_bits(
     fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path, step: int, number: int
 ) -> None:

@@ -95,6 +95,8 @@ def read(source: str | Path, *, revision: str | None = None) -> Checkpoint:
     path = resolve(source, revision=revision)
     directory = path if path.is_dir() else path.parent
     config_path = directory / "config.json"
+    if path.is_file() and not config_path.exists():
+        weights_file(path)  # what is no file of weights is told as that
     config = _json_object(config_path, missing="a model directory needs the config.json that its weights came with")
     weights = weights_file(path)
     if weights.name.endswith(".index.json"):

@@ -177,7 +177,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
     from huggingface_hub import constants, errors, snapshot_download
 
     hub = constants.ENDPOINT
-    hint = _near(repo_id)
+    hint = near(repo_id)
     login = "log in with `hf auth login` or set HF_TOKEN"
     try:
         directory = Path(
@@ -237,7 +237,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
     return directory
 
 
-def _near(repo_id: str) -> str:
+def near(repo_id: str) -> str:
     """A hint at what was perhaps meant: a directory beside that place, or an alias."""
     if repo_id in ALIASES.values():
         return ""  # an alias was given

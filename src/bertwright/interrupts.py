@@ -48,7 +48,7 @@ class Stopping:
 
 @contextlib.contextmanager
 def stop_on_signal(say: Callable[[str], None]) -> Iterator[Stopping]:
-    """Let Ctrl-C and SIGTERM end the work after the current step; a second one ends it at once."""
+    """Let Ctrl-C, SIGTERM and a closed terminal end the work after the current step; a second one ends it at once."""
     stopping = Stopping()
     if threading.current_thread() is not threading.main_thread():
         yield stopping
@@ -63,7 +63,10 @@ def stop_on_signal(say: Callable[[str], None]) -> Iterator[Stopping]:
         stopping.signal, stopping.since = number, time.monotonic()
         say("stopping after this step; what is best so far is kept (again to stop at once)")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else nohup asks to go on
+        numbers.append(signal.SIGHUP)  # the terminal was closed
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stopping
     finally:

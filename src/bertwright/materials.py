@@ -14,7 +14,7 @@ import torch
 
 from bertwright.data.hub_rows import local_file
 from bertwright.data.inputs import Inputs
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, tell
 from bertwright.machine import Machine
 from bertwright.starting_point import StartingPoint, starting_point
 from bertwright.tasks import task_class
@@ -117,8 +117,10 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
             f"({len(aside) / (len(inside) + len(aside)):.0%} {how}, seed {recipe.split_seed})"
         )
     tests = {name: list(rows_of) for name, rows_of in test_rows.items()}
-    for part in (rows, validation, *tests.values()):
+    for name, part in {"training": rows, "validation": validation, **tests}.items():
         task.check(part, recipe, labelled=True)
+        if empty := sum(map(task.is_empty, part)):
+            tell(f"{name} rows: {empty:,} of {len(part):,} are empty; they are learned or judged like others")
     if recipe.epochs is None and recipe.steps is None:
         recipe = dataclasses.replace(recipe, epochs=kind.epochs(len(rows)))
         say(f"{recipe.epochs} epochs, the default for so many rows; --epochs sets another number")
@@ -129,6 +131,8 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
         inputs = task.encode(start.tokenizer, examples, recipe)
         inputs.tell_cut(f"{name} rows", recipe.max_length)
         inputs.check_segments(start.config.type_vocab_size, start.origin)
+        if name != "training":
+            inputs.tell_known(f"{name} rows", training.inputs)
         return Split(name, inputs)
 
     training = split("training", rows)

@@ -173,7 +173,7 @@ def test_columns_are_named_for_a_file_without_a_header(tmp_path: Path) -> None:
             TWO,
             ":1: no column 'text' for --text; did you mean 'txt'? (the first line has",
         ),
-        ("a.tsv", "text\ttext\na\t1\n", TWO, ":1: the header has two columns 'text'; name the columns with --columns"),
+        ("a.tsv", "text\ttext\na\t1\n", TWO, ":1: the header has two columns 'text'; give each its own name there"),
         ("a.tsv", "text\tlabel\na\t\n", TWO, ":2: the label (column 'label') is missing; fill it in"),
         ("a.tsv", "text\tlabel\na\t  \n", TWO, ":2: the label (column 'label') is missing; fill it in"),
         ("a.tsv", "", TWO, ": the file has no rows; is it the right one?"),

@@ -171,7 +171,7 @@ def test_files(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BertwrightError, match=r"cannot write .*choose an --out"):
+    with pytest.raises(BertwrightError, match=r"cannot write .*choose a place that"):
         write_minimal_pairs(tmp_path / "file" / "evaluation", judged(COUNTS), {}, [])
 
 

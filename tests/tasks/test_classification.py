@@ -39,6 +39,7 @@ def inputs(rows: list[Example]) -> Inputs:
     return Inputs(rows, table, np.arange(len(rows) + 1), np.zeros(len(rows), dtype=np.int64))
 
 
+@pytest.mark.filterwarnings("ignore:.*are two labels")
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [

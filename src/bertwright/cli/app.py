@@ -14,7 +14,7 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -67,13 +67,34 @@ def main() -> None:
     warnings.simplefilter("always", BertwrightWarning)
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.stderr = typing.cast(TextIO, _Lasting(sys.stderr))
     sys.exit(_run(sys.argv[1:] or ["--help"]))
+
+
+class _Lasting:
+    """Standard error that outlives its reader: a run goes on, or saves its state, when its terminal or pipe is closed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def _run(arguments: list[str]) -> int:
     # Not typer's own main: it would make a box of an error, and lose what an interrupted run has to say.
     command = typer.main.get_command(app)
     try:
+        _check_repeated(command, arguments)
         with command.make_context("bertwright", arguments) as context:
             command.invoke(context)
         sys.stdout.flush()
@@ -97,6 +118,9 @@ def _run(arguments: list[str]) -> int:
         return 128 + (stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has seen enough
         _drop_output()
+    except SystemExit:  # what rich makes of the same
+        _drop_output()
+        return 141  # as where SIGPIPE ends a program
     except OSError as error:  # such as a full disk behind standard output
         try:
             sys.stdout.flush()  # what was said before stays said, if it was not this that failed
@@ -105,6 +129,31 @@ def _run(arguments: list[str]) -> int:
         note("error", f"{error.filename or 'the output'}: {error.strerror or error}")
         return 2
     return 0
+
+
+_ROWS = ("train", "validation", "test", "data", "input", "recipe")
+
+
+def _check_repeated(command: Any, arguments: Sequence[str]) -> None:
+    """Tell of options that are given more than once, of which the last counts; a second file is never left out so."""
+    words = list(arguments)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    options = {name: parameter for parameter in command.params for name in parameter.opts if name.startswith("--")}
+    given: dict[str, list[str]] = {}
+    while words and (word := words.pop(0)) != "--":
+        name, equals, value = word.partition("=")
+        parameter = options.get(name)
+        if parameter is not None and not parameter.is_flag:
+            value = value if equals else words.pop(0) if words else ""
+            given.setdefault(name, []).append(value)
+    for name, values in given.items():
+        times = f"{name} is given {len(values)} times"
+        if len(values) == 1 or options[name].multiple:
+            continue
+        if options[name].name in _ROWS and len(set(values)) > 1:
+            raise BertwrightError(f"{times}, as {' and '.join(values)}, but names one: join the files, or leave one out")
+        note("note", f"{times}; the last counts: {values[-1]}")
 
 
 def _drop_output() -> None:
@@ -147,7 +196,9 @@ def flags_of(
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
         taken = {parameter.name for parameter in own}
         wanted = set(kind.kinds()) if only is None else set(only)
-        kinds = {name: _plain(hint) for name, hint in kind.kinds().items() if name in wanted - taken}
+        hints = {name: hint for name, hint in kind.kinds().items() if name in wanted - taken}
+        kinds = {name: _plain(hint) for name, hint in hints.items()}
+        lists = {name for name, hint in hints.items() if typing.get_origin(hint) is tuple}
         flags = []
         for f in kind.in_order():
             if f.name not in kinds:
@@ -169,10 +220,13 @@ def flags_of(
                 rich_help_panel=f.metadata["section"],
                 metavar={int: "<int>", float: "<float>"}.get(plain),
             )
-            annotation: Any = Annotated[(bool if plain is bool else str) | None, given_as]
+            taken_as = list[str] if f.name in lists else bool if plain is bool else str
+            annotation: Any = Annotated[taken_as | None, given_as]
             flags.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
         def wrapped(**given: Any) -> None:
+            for name in lists:  # each time some, with commas between
+                given[name] = ",".join(given[name]) if given[name] else None
             options = {name: _parsed(name, given.pop(name), plain) for name, plain in kinds.items()}
             command(**given, **{name: value for name, value in options.items() if value is not None})
 

@@ -113,7 +113,7 @@ def evaluate(
     from bertwright.hub import ALIASES, Packaged
 
     homeless = out is None and not Path(model).is_dir()
-    nowhere = BertwrightError(f"{model} is no directory to write the evaluation into; name another with --out")
+    nowhere = BertwrightError(_no_directory(model, data))
     if homeless and (task == "blimp" or not isinstance(ALIASES.get(model), Packaged)):
         raise nowhere
     name = str(data) if is_hub(data) else data.name.removesuffix(".tar.xz").removesuffix(data.suffix)
@@ -140,6 +140,14 @@ def evaluate(
     console = Console()
     console.print(predictor.task.report(result.metrics, f"{model}: {data.name}"), "")
     console.print(f"numbers, rows and plots are in {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _no_directory(model: str, data: Path) -> str:
+    from bertwright.hub import near
+
+    if Path(model).is_file() and data.is_dir():
+        return f"{model} is a file; the model comes first: bertwright evaluate {data} {model}"
+    return f"{model} is no directory of a model{near(model)}; for one of the hub, say with --out where its numbers go"
 
 
 def _note_replaced_evaluation(folder: Path) -> None:
@@ -183,7 +191,9 @@ def predict(
             rich_help_panel="Data",
         ),
     ] = None,
-    format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",
+    format: Annotated[
+        str | None, typer.Option(help="jsonl or csv; default: csv for an --output that ends so, else jsonl.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -205,8 +215,12 @@ def predict(
 
     Rows of a file: bertwright predict runs/mine --input more.tsv --format csv --output predictions.csv
     """
-    if format not in ("jsonl", "csv"):
+    ending = output.suffix.lower().removeprefix(".") if output is not None else ""
+    if format not in (None, "jsonl", "csv"):
         raise BertwrightError(f"--format is {format!r}; use jsonl or csv")
+    if format is not None and ending in {"jsonl", "csv"} - {format}:
+        raise BertwrightError(f"--format is {format}, but --output ends in .{ending}: change one of them")
+    format = format or ("csv" if ending == "csv" else "jsonl")
     if bool(texts) == (input is not None) or (texts is not None and len(texts) > 1 and "-" in texts):
         raise BertwrightError("give texts, or - for standard input, or --input FILE: one of them")
     if given and input is None:

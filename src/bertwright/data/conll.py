@@ -17,6 +17,7 @@ from bertwright.errors import BertwrightError, tell
 
 DOCUMENT = "-DOCSTART-"  # in the first column: a document begins, and the line is no word
 _UNIVERSAL = ".conllu"  # of Universal Dependencies: comments, and words that stand for several
+_LONG = 150  # words of a sentence, more than a file has on average
 _BLANKS = " \t"  # no other white space separates columns: it may be a word in some data
 _WIDE_SPACES = re.compile(f"[{_BLANKS}]+")
 # What headers call the columns of words and of tags.
@@ -34,7 +35,7 @@ def column_sentences(path: Path, columns: TagColumns, notices: Notices) -> Itera
     """
     words: list[str] = []
     tags: list[str] = []
-    begin = seen = texts = 0
+    begin = seen = texts = sentences = 0
     for number, row in _word_lines(path, columns, notices):
         if row is not None:
             if not words:
@@ -44,7 +45,12 @@ def column_sentences(path: Path, columns: TagColumns, notices: Notices) -> Itera
             seen, texts = seen + 1, texts + (" " in row[0])
         elif words:
             yield TaggedExample.of_words(words, f"{path}:{begin}", tags if columns.labelled else None)
-            words, tags = [], []
+            words, tags, sentences = [], [], sentences + 1
+    if seen > _LONG * sentences:
+        tell(
+            f"{path}: {seen:,} words in {sentences:,} {'sentences' if sentences > 1 else 'sentence'}; an empty line ends a "
+            "sentence: are they missing?"
+        )
     if texts >= 10 and 2 * texts > seen:
         tell(
             f"{path}: {texts:,} of {seen:,} words hold blanks; if each line is a text with its label, the task is "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,18 +53,25 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
     names: Sequence[str] = columns.names
     check_names(names, "--columns", "give each its own name")
     uneven: list[int] = []
+    quotes = Quotes(path, columns)
     for number, cells in rows:
         where = f"{path}:{number}"
+        if number == 1 and names and _repeats(names, cells, columns):
+            raise BertwrightError(
+                f"{where}: this line is a header, as it has the names of --columns; leave --columns out (with a trained "
+                "model: --columns ''), or take the line out of the file"
+            )
         if not names:
             names = cells
-            check_names(names, f"{where}: the header", "name the columns with --columns")
+            check_names(names, f"{where}: the header", "give each its own name there")
             missing = [(option, name) for option, name in columns.wanted().items() if name not in names]
             if missing:
                 role, name = missing[0]
                 option = f"--{role.partition(' ')[0]}"
+                remedy, sure = _remedy(names, option, columns)
                 raise BertwrightError(
-                    f"{where}: no column {name!r} for {option}{did_you_mean(name, names)} (the first line has: "
-                    f"{', '.join(names)[:200]}); {_remedy(names, option, columns.wanted().values())}"
+                    f"{where}: no column {name!r} for {option}{'' if sure else did_you_mean(name, names)} (the first line "
+                    f"has: {', '.join(names)[:200]}); {remedy}"
                 )
             continue
         if cells == [""] and len(names) > 1:
@@ -81,20 +88,62 @@ def named_rows(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
             raise BertwrightError(
                 f"{where}: {len(cells)} columns where {len(names)} are expected ({', '.join(names)[:200]}){hint}"
             )
-        yield where, dict(zip(names, cells, strict=True))
+        row = dict(zip(names, cells, strict=True))
+        quotes.see(row)
+        yield where, row
+    quotes.tell()
     if uneven:
         places = ", ".join(map(str, uneven[:5])) + (", …" if len(uneven) > 5 else "")
         tell(f"{path}: left out {len(uneven):,} rows of another number of columns than {len(names)} (lines {places})")
 
 
-def _remedy(names: Sequence[str], option: str, wanted: Collection[str]) -> str:
-    """What may help where the first line of a table does not have the column of an option."""
+def _remedy(names: Sequence[str], option: str, columns: Columns) -> tuple[str, bool]:
+    """What may help where the first line of a table does not have the column of an option, and whether it is sure to."""
+    wanted = set(columns.wanted().values())
     if any(map(_TAG.fullmatch, " ".join(names).split()[-1:])):
-        return "if each line is a word with its tag, it is for models of --task tagging"
+        return "if each line is a word with its tag, it is for models of --task tagging", False
     for between, sign in _SEPARATORS.items():
-        if len(names) == 1 and not set(wanted).isdisjoint(names[0].split(sign)):
-            return f"separate the columns with --delimiter {between}"
-    return f"name its column with {option}, or, if that line is no header, all columns with --columns"
+        if len(names) == 1 and not wanted.isdisjoint(name.strip('"') for name in names[0].split(sign)):
+            every = ", which holds for all files" if columns.delimiter else ""
+            return f"separate the columns with --delimiter {between}{every}", True
+    if not wanted.isdisjoint(name[1:-1] for name in names if Quotes.around(name)):
+        return "the fields are in quotes: give --quoting csv", True
+    return f"name its column with {option}, or, if that line is no header, all columns with --columns", False
+
+
+def _repeats(names: Sequence[str], cells: Sequence[str], columns: Columns) -> bool:
+    """Whether a line has, where the wanted columns are, their very names."""
+    here = dict(zip(names, cells, strict=False))
+    wanted = set(columns.wanted().values())
+    return bool(wanted) and all(here.get(name, "").strip() == name for name in wanted)
+
+
+class Quotes:
+    """Watches whether texts are in quotes that are taken as part of them."""
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self._path, self._text = path, columns.text or ""
+        self._watched = not is_quoted(path, columns.quoting)
+        self._rows = self._enclosed = 0
+
+    @staticmethod
+    def around(cell: str) -> bool:
+        """Whether quotes enclose all of it."""
+        return len(cell) > 1 and cell[0] == cell[-1] == '"'
+
+    def see(self, row: Mapping[str, str]) -> None:
+        """Count a row."""
+        if self._watched and self._text in row:
+            self._rows += 1
+            self._enclosed += self.around(row[self._text])
+
+    def tell(self) -> None:
+        """Tell it, where most of many texts are."""
+        if self._rows >= 20 and 2 * self._enclosed > self._rows:
+            tell(
+                f"{self._path}: {self._enclosed:,} of {self._rows:,} texts are in quotes, which are taken as part of them; "
+                "if they only enclose the fields, give --quoting csv"
+            )
 
 
 def check_names(names: Sequence[str], what: str, remedy: str) -> None:
@@ -132,4 +181,9 @@ def _quoted_rows(file: BinaryIO, name: str, delimiter: str) -> Iterator[tuple[in
             yield first, cells or [""]
             first = reader.line_num + 1
     except csv.Error as error:
+        if "new-line character" in str(error):
+            raise BertwrightError(
+                f"{name}:{first}: a carriage return stands inside the line; save the file with a line feed at the end of "
+                "each line"
+            ) from None
         raise BertwrightError(f"{name}:{first}: cannot read this row: {error}; see --quoting and --delimiter") from None

@@ -14,6 +14,11 @@ from bertwright.errors import BertwrightError
 
 LONGEST_LINE = 16 << 20  # bytes; a longer line is a wrong file, not a text
 BOM = b"\xef\xbb\xbf"
+_NO_TEXT = {  # what such files begin with
+    b"PK\x03\x04": "a zip archive or an Excel workbook, not text; save it as CSV, or unpack it",
+    b"\x1f\x8b": "compressed by gzip; unpack it first",
+    b"\xfd7zXZ\x00": "compressed by xz; unpack it first",
+}
 
 
 @contextlib.contextmanager
@@ -47,6 +52,9 @@ def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
             raise BertwrightError(f"{name}:{number}: the line is longer than {LONGEST_LINE >> 20} MiB; is this a text file?")
         if number == 1:
             raw = raw.removeprefix(BOM)
+            for magic, what in _NO_TEXT.items():
+                if raw.startswith(magic):
+                    raise BertwrightError(f"{name}: {what}")
         if b"\x00" in raw:
             raise BertwrightError(f"{name}:{number}: the line holds a NUL byte; save the file as UTF-8 text")
         try:

@@ -26,6 +26,21 @@ def in_order(labels: Iterable[str], renamed: Mapping[str, str] | None = None) ->
     return tuple(dict.fromkeys([*(name for name in first if name in others), *others]))
 
 
+def tell_odd(labels: Sequence[str], where: str) -> None:
+    """Tell of labels that look like scores, or like one label written in two ways."""
+    numbers = [number for number in map(_number, labels) if number is not None]
+    if len(labels) >= MANY / 2 and len(numbers) == len(labels) and any(number % 1 for number in numbers):
+        tell(f"{where}: the labels are {len(labels):,} numbers; if they are scores, give --task regression")
+        return
+    first: dict[Any, str] = {}
+    for label in labels:
+        number = _number(label)
+        same = first.setdefault(label.strip().casefold() if number is None else number, label)
+        if same != label:
+            tell(f"{where}: {same!r} and {label!r} are two labels; if they mean one, --label-names gives both its name")
+            return
+
+
 def tell_unused(names: Mapping[str, str], classes: Sequence[str]) -> None:
     """Tell which names of ``--label-names`` no label got."""
     unused = [f"{label}={name}" for label, name in names.items() if name not in classes]
@@ -67,7 +82,7 @@ def problem_of(config: Mapping[str, Any]) -> str:
 
 def unknown(label: str | None, labels: Sequence[str], where: str) -> BertwrightError:
     """The error for a label that training did not have."""
-    close = did_you_mean(label or "", labels)
+    close = "" if _number(label or "") is not None else did_you_mean(label or "", labels)
     known = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
     return BertwrightError(f"{where}: the label {label!r} does not occur in the training rows{close} (known: {known})")
 
@@ -122,9 +137,13 @@ def balance(labels: Sequence[str], counts_C: IntArray) -> str:
 
 
 def _numeric_first(label: str) -> tuple[int, float, str]:
+    number = _number(label)
+    return (1, 0.0, label) if number is None else (0, number, label)
+
+
+def _number(label: str) -> float | None:
     try:
         number = float(label)
     except ValueError:
-        number = math.nan
-    # "nan" is a name too: as a number it would have no place in an order.
-    return (1, 0.0, label) if math.isnan(number) else (0, number, label)
+        return None
+    return None if math.isnan(number) else number  # "nan" is a name: as a number it would have no place in an order

@@ -106,7 +106,7 @@ class MultiLabel(Task):
         if never := [name for name, count in zip(classes, counts_C.tolist(), strict=True) if not count]:
             tell(f"--labels: no training row has {', '.join(never)[:200]}, so there is nothing to learn it from")
         if len(examples) >= names.MANY and len(classes) > 1 and all(len(example.labels or ()) == 1 for example in examples):
-            tell("each training row has exactly one label; if that is always so, --task classification is made for it")
+            tell(_each_has_one(classes, recipe.label_separator))
         positive_C = counts_C * task.positive_weights(recipe.class_weights, counts_C, len(examples))
         odds_C = (positive_C + 0.5) / (len(examples) - counts_C + 0.5)  # half an example more, that none be 0
         return dataclasses.replace(task, log_odds=tuple(np.log(odds_C).tolist()))
@@ -270,3 +270,13 @@ class MultiLabel(Task):
     def draw(self, metrics: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """Draw F1, precision and recall of the most frequent labels."""
         plot_label_scores(metrics["per_class"], folder / "labels.png")
+
+
+def _each_has_one(classes: Sequence[str], separator: str) -> str:
+    for other in sorted({";", "|", "/", ","} - {separator}):
+        if 2 * sum(other in name for name in classes) > len(classes):
+            return (
+                f"each training row has exactly one label, such as {next(name for name in classes if other in name)!r}; if "
+                f"these are several, give --label-separator {other!r}"
+            )
+    return "each training row has exactly one label; if that is always so, --task classification is made for it"
