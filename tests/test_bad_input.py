@@ -74,7 +74,7 @@ def train(tmp_path: Path) -> Path:
         (
             "twice.tsv",
             b"text\ttext\tlabel\na\tb\t1\n",
-            "{file}:1: the header has two columns 'text'; give each its own name",
+            "{file}:1: the header has two columns 'text'; give each its",
         ),
         ("bad.jsonl", b'{"text": "a", "label": 1\n', "{file}:1: not JSON: "),
         ("list.jsonl", b'["a", 1]\n', "{file}:1: a JSON object is expected on each line, not "),

@@ -122,7 +122,7 @@ def test_finetune_has_a_flag_for_every_option_with_its_default_in_plain_words() 
         (["predict", "m", "a", "--text", "x"], "--text says how to read a file: give it with --input"),
         (
             ["evaluate", "owner/name", "f.tsv"],
-            "owner/name is no directory of a model; for one of the hub, say with --out where .*",
+            "owner/name is no directory of a model; for one of the hub, say with .*",
         ),
     ],
 )
