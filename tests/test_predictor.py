@@ -263,7 +263,7 @@ def test_nothing_to_answer(model: Predictor) -> None:
         (lambda m: m.predict(["a", "b"], ["c"]), "2 texts but 1 second texts; each text needs its own"),
         (lambda m: m.predict(["a", None]), "text 2 is None, of type NoneType, not a string"),
         (lambda m: m.predict(["a"], [3]), "text 1 is 3, of type int, not a string"),
-        (lambda m: m.predict(["\ud800"]), "text 0 has the lone surrogate U+D800"),
+        (lambda m: m.predict(["\ud800"]), "text 1 has the lone surrogate U+D800"),
         (
             lambda m: m.evaluate("f.tsv", txt="a"),
             "no option 'txt' says how to read a file (known: text, pair, endings, label, ",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -380,3 +381,12 @@ def test_the_ending_of_output_says_its_format(tiny_run: Path, tmp_path: Path) ->
     assert (tmp_path / "p.csv").read_text().startswith("text,")
     said = run("predict", tiny_run, "a film", "--output", tmp_path / "p.csv", "--format", "jsonl").error
     assert said == "--format is jsonl, but --output ends in .csv: change one of them"
+
+
+def test_a_task_that_is_not_installed_is_named_with_its_model(tiny_run: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_run, tmp_path / "model")
+    recipe = model / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('task = "classification"', 'task = "grading"'))
+    assert run("predict", model, "a film").error.startswith(
+        f"{recipe}: the task is 'grading', which is not installed (known"
+    )

@@ -207,13 +207,13 @@ def test_what_is_no_text_is_named(tiny: Tokenizer, offsets: bool) -> None:
     def attempt(*texts: Any) -> None:
         tiny.encode_batch(*texts, offsets=offsets)
 
-    with refused("text 1 has the lone surrogate U+D83D at character 1, which is no text"):
+    with refused("text 2 has the lone surrogate U+D83D at character 1, which is no text"):
         attempt(["the", "a\ud83d"])
-    with refused("pair 1 has the lone surrogate U+DC00 at character 0"):
+    with refused("pair 2 has the lone surrogate U+DC00 at character 0"):
         attempt(["the", "bird"], ["the", "\udc00"])
-    with refused("text 1 is None, of type NoneType, not a string"):
+    with refused("text 2 is None, of type NoneType, not a string"):
         attempt(["the", None])
-    with refused("text 0 is nan, of type float"):
+    with refused("text 1 is nan, of type float"):
         attempt([float("nan")])
     with refused("one string where a list of texts belongs: 'the'"):
         attempt("the")

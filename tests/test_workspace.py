@@ -388,6 +388,20 @@ def test_steps_take_the_place_of_the_epochs_that_a_run_began_with(stopped: Run) 
     assert "epochs" not in Recipe.read(run.out / "recipe.toml")
 
 
+def test_a_run_is_gone_on_with_from_where_it_began(
+    fit: Fit, at_step: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    at_step(7, interrupt)
+    fit(train="train.tsv")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(BertwrightError, match=r"--train train\.tsv: not found from here; go on with the run from the"):
+        finetune(out=tmp_path / "run", resume=True, console=Console(quiet=True))
+    monkeypatch.chdir(tmp_path)
+    finetune(out=tmp_path / "run", resume=True, console=Console(quiet=True))
+
+
 def test_an_option_that_stays_takes_the_place_of_none(fit: Fit, at_step: Any) -> None:
     at_step(7, interrupt)
     with pytest.warns(BertwrightWarning, match="--epochs has no effect beside --steps"):

@@ -22,7 +22,7 @@ from bertwright.errors import BertwrightError, tell
 from bertwright.machine import Machine
 from bertwright.model import BertConfig, Headed
 from bertwright.next_sentence import as_classifier
-from bertwright.tasks import options_of_tasks, task_class, task_of
+from bertwright.tasks import TASKS, options_of_tasks, task_class, task_of
 from bertwright.tasks.task import Task, chosen_metric
 from bertwright.telling import Progress, silent
 from bertwright.tokenizer import Tokenizer
@@ -272,6 +272,10 @@ def load(
         name = task_of(held.config, where)
         pairs = {} if held is found else {"pair": "pair"}
         recipe = Recipe.of(task_class(name).DEFAULTS, {"max_length": config.max_position_embeddings, "task": name}, pairs)
+    if recipe.task not in TASKS:
+        raise BertwrightError(
+            f"{recipe_file}: the task is {recipe.task!r}, which is not installed (known: {', '.join(TASKS)})"
+        )
     judge = task_class(recipe.task).from_config(held.config, where)
     head_layers = recipe.head_layers if "head.0.weight" in held.tensors else 0
     model = judge.build(config, head_layers=head_layers, head_size=recipe.head_size)

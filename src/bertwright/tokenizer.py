@@ -293,7 +293,7 @@ class Tokenizer:
         try:
             return split(inputs, add_special_tokens=False)
         except TypeError:
-            for number, text in enumerate(inputs):
+            for number, text in enumerate(inputs, 1):
                 _check_text(text, f"{name} {number}")
             raise
 

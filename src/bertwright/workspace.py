@@ -22,6 +22,7 @@ from typing import Any, TextIO, TypeVar
 from safetensors import SafetensorError
 
 from bertwright.atomic import atomic_write_text
+from bertwright.data.hub_rows import is_hub
 from bertwright.errors import BertwrightError, tell
 from bertwright.hub import UNFINISHED
 from bertwright.model_files import holds_model
@@ -135,6 +136,11 @@ class Workspace:
             if before != now:
                 began_with = "without" if before is None else f"with {before!r}"
                 tell(f"{flag(name)} is {now!r} from here on; the run began {began_with}")
+        for name, source in recipe.input_files():
+            if not (is_hub(source) or Path(source).is_absolute() or Path(source).exists()):
+                raise BertwrightError(
+                    f"{flag(name)} {source}: not found from here; go on with the run from the directory that it began in"
+                )
         return recipe
 
     def begin(self, recipe: Options, rows: Iterable[bytes], launch: str = "") -> None:
