@@ -108,7 +108,8 @@ CLOSED = [(7, signal.SIGHUP)] if hasattr(signal, "SIGHUP") else []  # a terminal
 def test_a_stopped_run_leaves_its_best_and_goes_on_to_the_same_bits(
     fit: Fit, at_step: Any, undisturbed: Callable[..., bytes], tmp_path: Path, step: int, number: int
 ) -> None:
-    before = signal.getsignal(number)
+    before = signal.SIG_DFL if number in dict.fromkeys(n for _, n in CLOSED) else signal.getsignal(number)
+    signal.signal(number, before)  # under nohup it would be ignored
     at_step(step, lambda: interrupt(number))
     run = fit()
     assert run.interrupted
@@ -396,20 +397,21 @@ def test_a_run_is_gone_on_with_from_where_it_began(
     fit(train="train.tsv")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(BertwrightError, match=r"--train train\.tsv: not found from here; go on with the run from the"):
+    with pytest.raises(
+        BertwrightError, match=r"--train train\.tsv: not found; if the run began in another directory, go on"
+    ):
         finetune(out=tmp_path / "run", resume=True, console=Console(quiet=True))
     monkeypatch.chdir(tmp_path)
     finetune(out=tmp_path / "run", resume=True, console=Console(quiet=True))
 
 
-def test_an_option_that_stays_takes_the_place_of_none(fit: Fit, at_step: Any) -> None:
+def test_epochs_that_had_no_effect_can_take_the_place_of_steps(fit: Fit, at_step: Any) -> None:
     at_step(7, interrupt)
     with pytest.warns(BertwrightWarning, match="--epochs has no effect beside --steps"):
         fit(epochs=3, steps=9)
-    with pytest.warns(BertwrightWarning) as told:
+    with pytest.warns(BertwrightWarning, match="--steps is not set from here on; the run began with 9"):
         run = fit(epochs=3, resume=True)
-    assert "--steps is None from here on" not in " ".join(str(one.message) for one in told)
-    assert [r["step"] for r in read_history(run.out / "history.jsonl") if r["kind"] == "step"] == list(range(1, 10))
+    assert [r["step"] for r in read_history(run.out / "history.jsonl") if r["kind"] == "step"] == list(range(1, 19))
 
 
 def test_other_weights_to_start_from_are_noticed(

@@ -239,8 +239,8 @@ def _download(repo_id: str, revision: str | None) -> Path:
 
 def near(repo_id: str) -> str:
     """A hint at what was perhaps meant: a directory beside that place, or an alias."""
-    if repo_id in ALIASES.values():
-        return ""  # an alias was given
+    if repo_id in ALIASES or repo_id in ALIASES.values():
+        return ""
     try:
         beside = [str(path) for path in Path(repo_id).parent.iterdir() if path.is_dir()] if "/" in repo_id else []
     except OSError:

@@ -69,6 +69,14 @@ def _begun(file: Path, rows: Iterable[Any]) -> Iterator[Any]:
     return itertools.chain(list(itertools.islice(rows, 1)), rows)
 
 
+def _tell_known(task: Task, examples: Sequence[Any], training: Sequence[Any], name: str) -> None:
+    """Warn where many examples are training's own; a few short ones recur in any data."""
+    seen = set(map(task.content, training))
+    known = sum(task.content(example) in seen for example in examples)
+    if 10 * known >= len(examples):
+        tell(f"{name}: {known:,} of {len(examples):,} are training rows too; their scores say little of new texts")
+
+
 def _none_aside(rows: int, fraction: float, how: str) -> str:
     if rows * fraction < 1:
         return (
@@ -119,8 +127,9 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
     tests = {name: list(rows_of) for name, rows_of in test_rows.items()}
     for name, part in {"training": rows, "validation": validation, **tests}.items():
         task.check(part, recipe, labelled=True)
-        if empty := sum(map(task.is_empty, part)):
-            tell(f"{name} rows: {empty:,} of {len(part):,} are empty; they are learned or judged like others")
+        task.tell_empty(part, f"{name} rows")
+        if part is not rows:
+            _tell_known(task, part, rows, f"{name} rows")
     if recipe.epochs is None and recipe.steps is None:
         recipe = dataclasses.replace(recipe, epochs=kind.epochs(len(rows)))
         say(f"{recipe.epochs} epochs, the default for so many rows; --epochs sets another number")
@@ -131,8 +140,6 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
         inputs = task.encode(start.tokenizer, examples, recipe)
         inputs.tell_cut(f"{name} rows", recipe.max_length)
         inputs.check_segments(start.config.type_vocab_size, start.origin)
-        if name != "training":
-            inputs.tell_known(f"{name} rows", training.inputs)
         return Split(name, inputs)
 
     training = split("training", rows)

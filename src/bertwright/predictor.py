@@ -204,6 +204,7 @@ class Predictor:
                 raise BertwrightError(f"evaluate takes a file, or rows as read() gives them, not {row!r:.60}")
         chosen_metric(self.task, metric or self.recipe.metric)
         self.task.check(data, self.recipe, labelled=True)  # before any arithmetic, so that a wrong label is told at once
+        self.task.tell_empty(data, name)
         inputs = self.encode(data)
         inputs.tell_cut(name, self.recipe.max_length)
         return self.measure(inputs, metric, outputs=self.outputs(inputs, progress))

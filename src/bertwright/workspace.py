@@ -117,16 +117,18 @@ class Workspace:
         """
         file = self.folder / kind.FILE
         began = kind.of(kind.read(file), where=str(file))
-        # An option goes untold where another takes its place, but not where that other is what it was.
-        replaced = kind.replaced({name: value for name, value in given.items() if value != getattr(began, name)})
+        replaced = kind.replaced(given)
         recipe = kind.of({name: v for name, v in dataclasses.asdict(began).items() if name not in replaced}, given)
-        for name in (f.name for f in dataclasses.fields(kind) if f.name not in kind.FREE | replaced):
+        changed = {f.name for f in dataclasses.fields(kind) if getattr(began, f.name) != getattr(recipe, f.name)}
+        # One goes untold where another is told that takes its place.
+        untold = {name for group in kind.ALTERNATIVES for name in group & replaced if (group - {name}) & changed}
+        for name in (f.name for f in dataclasses.fields(kind) if f.name not in kind.FREE | untold):
             before, now = getattr(began, name), getattr(recipe, name)
             if before != now and name in kind.MAY_CHANGE - kind.OF_SEEDS and any(self.folder.glob(f"*/{FINISHED}")):
                 had = "without it" if before is None else f"with {before!r}"
                 raise BertwrightError(
-                    f"--resume: {flag(name)} is {now!r}, but seeds are finished that were trained {had}; leave it out, or "
-                    "begin anew with --overwrite"
+                    f"--resume: {flag(name)} is {_shown(now)}, but seeds are finished that were trained {had}; leave it "
+                    "out, or begin anew with --overwrite"
                 )
             if before != now and name not in kind.MAY_CHANGE:
                 raise BertwrightError(
@@ -135,11 +137,11 @@ class Workspace:
                 )
             if before != now:
                 began_with = "without" if before is None else f"with {before!r}"
-                tell(f"{flag(name)} is {now!r} from here on; the run began {began_with}")
+                tell(f"{flag(name)} is {_shown(now)} from here on; the run began {began_with}")
         for name, source in recipe.input_files():
-            if not (is_hub(source) or Path(source).is_absolute() or Path(source).exists()):
+            if name not in kind.FREE and not (is_hub(source) or Path(source).is_absolute() or Path(source).exists()):
                 raise BertwrightError(
-                    f"{flag(name)} {source}: not found from here; go on with the run from the directory that it began in"
+                    f"{flag(name)} {source}: not found; if the run began in another directory, go on with it from there"
                 )
         return recipe
 
@@ -241,6 +243,10 @@ def begun_by(recipe: Options, launch: str) -> bool:
 
 def _folder(out: Path) -> Path:
     return out.with_name(out.name + UNFINISHED)
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)
 
 
 def _system_error(error: BaseException) -> str | None:

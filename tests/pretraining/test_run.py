@@ -593,6 +593,9 @@ def test_steps_take_the_place_of_epochs_and_epochs_that_of_steps(
     stopped_at(7, corpus, config, tmp_path / "other", monkeypatch)
     said = run("pretrain", "--resume", "--epochs", "2", "--out", tmp_path / "other")
     assert (said.code, "--epochs is 2 from here on" in said.err, "has no effect" in said.err) == (0, True, False)
+    stopped_at(7, corpus, config, tmp_path / "third", monkeypatch)
+    said = run("pretrain", "--resume", "--epochs", "1", "--out", tmp_path / "third")  # which is the default
+    assert (said.code, "--steps is not set from here on" in said.err) == (0, True)
     recipe = tmp_path / "run" / "pretraining.toml"
     for more in (["--epochs", "1"], ["--steps", ""]):
         typed = ("pretrain", corpus, "--recipe", recipe, *more, "--out", tmp_path / "again", "--overwrite")

@@ -67,7 +67,8 @@ def main() -> None:
     warnings.simplefilter("always", BertwrightWarning)
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.stderr = typing.cast(TextIO, _Lasting(sys.stderr))
+    if sys.stderr is not None:  # as it is where it was closed before the start
+        sys.stderr = typing.cast(TextIO, _Lasting(sys.stderr))
     sys.exit(_run(sys.argv[1:] or ["--help"]))
 
 
@@ -148,12 +149,19 @@ def _check_repeated(command: Any, arguments: Sequence[str]) -> None:
             value = value if equals else words.pop(0) if words else ""
             given.setdefault(name, []).append(value)
     for name, values in given.items():
+        values = _counting(values)
         times = f"{name} is given {len(values)} times"
         if len(values) == 1 or options[name].multiple:
             continue
         if options[name].name in _ROWS and len(set(values)) > 1:
             raise BertwrightError(f"{times}, as {' and '.join(values)}, but names one: join the files, or leave one out")
         note("note", f"{times}; the last counts: {values[-1]}")
+
+
+def _counting(values: Sequence[str]) -> list[str]:
+    """Of what an option was given, that which counts: an empty value takes back all before it."""
+    after = len(values) - next((n for n, value in enumerate(reversed(values)) if value == ""), len(values))
+    return list(values[after:]) or [""]
 
 
 def _drop_output() -> None:
@@ -226,7 +234,7 @@ def flags_of(
 
         def wrapped(**given: Any) -> None:
             for name in lists:  # each time some, with commas between
-                given[name] = ",".join(given[name]) if given[name] else None
+                given[name] = ",".join(_counting(given[name])) if given[name] else None
             options = {name: _parsed(name, given.pop(name), plain) for name, plain in kinds.items()}
             command(**given, **{name: value for name, value in options.items() if value is not None})
 
@@ -283,7 +291,8 @@ def check_output(path: Path | None, option: str, read: str | Path | None) -> Non
         raise BertwrightError(f"{option} {path} is a directory; name a file in it")
     if not path.is_file():
         return  # a pipe or a device, which is written to as it is
-    if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
+    opened = any(map(path.is_relative_to, ("/dev", "/proc"))) and not path.resolve().is_relative_to("/dev")
+    if opened:  # such as /dev/stdout
         raise BertwrightError(f"{option} {path} leads to a file that would be replaced; leave {option} out, or name it")
     if _is_read(path, read):
         raise BertwrightError(f"{option} {path} is the file that is read, and would be lost; name another")

@@ -55,14 +55,16 @@ def finetune(
     begin = {name: value for name, value in begin.items() if name not in Recipe.replaced(written)} | written
     result = run(begin, **cleared(Recipe, options))
     console = Console()
-    for split, measured in measured_splits(result.metrics).items():
-        console.print(result.model.task.report(measured, f"{result.out}: {split}"), "")
-    if "over_seeds" in result.metrics:
-        console.print(seeds_table(result.metrics, result.model.task.METRICS), "")
-    console.print(f"written to {result.out}", markup=False, highlight=False, soft_wrap=True)
-    if result.interrupted:
-        again = resume_command("finetune", result.out)
-        raise Stopped(f"{result.out} holds the best so far; go on with: {again}", result.stopped_by)
+    try:
+        for split, measured in measured_splits(result.metrics).items():
+            console.print(result.model.task.report(measured, f"{result.out}: {split}"), "")
+        if "over_seeds" in result.metrics:
+            console.print(seeds_table(result.metrics, result.model.task.METRICS), "")
+        console.print(f"written to {result.out}", markup=False, highlight=False, soft_wrap=True)
+    finally:  # also where standard output went away with the terminal
+        if result.interrupted:
+            again = resume_command("finetune", result.out)
+            raise Stopped(f"{result.out} holds the best so far; go on with: {again}", result.stopped_by)
 
 
 @app.command()
@@ -113,9 +115,8 @@ def evaluate(
     from bertwright.hub import ALIASES, Packaged
 
     homeless = out is None and not Path(model).is_dir()
-    nowhere = BertwrightError(_no_directory(model, data))
     if homeless and (task == "blimp" or not isinstance(ALIASES.get(model), Packaged)):
-        raise nowhere
+        raise BertwrightError(_no_directory(model, data))
     name = str(data) if is_hub(data) else data.name.removesuffix(".tar.xz").removesuffix(data.suffix)
     folder = out or Path(model) / f"evaluation-{re.sub('[:/@]', '-', name)}"
     check_place(folder, data)  # before the work
@@ -131,7 +132,7 @@ def evaluate(
         raise BertwrightError("--sets, --per-set and --score say how to judge minimal pairs: give them with --task blimp")
     predictor = bertwright.load(model, device=device, precision=precision, threads=threads)
     if homeless:  # what a packaged model lacks is told first
-        raise nowhere
+        raise BertwrightError(_no_directory(model, data))
     with TokenProgress("evaluating", Console(stderr=True)) as progress:
         result = predictor.evaluate(data, metric=metric, progress=progress, **cleared(Recipe, given))
     judge = predictor.task

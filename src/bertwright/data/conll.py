@@ -17,7 +17,7 @@ from bertwright.errors import BertwrightError, tell
 
 DOCUMENT = "-DOCSTART-"  # in the first column: a document begins, and the line is no word
 _UNIVERSAL = ".conllu"  # of Universal Dependencies: comments, and words that stand for several
-_LONG = 150  # words of a sentence, more than a file has on average
+_LONG, _FEW = 150, 20  # words of a sentence, more than a file has on average; sentences, fewer than most have
 _BLANKS = " \t"  # no other white space separates columns: it may be a word in some data
 _WIDE_SPACES = re.compile(f"[{_BLANKS}]+")
 # What headers call the columns of words and of tags.
@@ -46,7 +46,7 @@ def column_sentences(path: Path, columns: TagColumns, notices: Notices) -> Itera
         elif words:
             yield TaggedExample.of_words(words, f"{path}:{begin}", tags if columns.labelled else None)
             words, tags, sentences = [], [], sentences + 1
-    if seen > _LONG * sentences:
+    if seen > _LONG * sentences and sentences < _FEW:
         tell(
             f"{path}: {seen:,} words in {sentences:,} {'sentences' if sentences > 1 else 'sentence'}; an empty line ends a "
             "sentence: are they missing?"

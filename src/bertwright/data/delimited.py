@@ -123,7 +123,7 @@ class Quotes:
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self._path, self._text = path, columns.text or ""
-        self._watched = not is_quoted(path, columns.quoting)
+        self._watched = columns.quoting == "auto" and not is_quoted(path, columns.quoting)
         self._rows = self._enclosed = 0
 
     @staticmethod

@@ -45,14 +45,6 @@ class Inputs:
                 f"and were cut ({int(self.cut.sum()):,} tokens left out)"
             )
 
-    def tell_known(self, name: str, training: Inputs) -> None:
-        """Warn if more than a hundredth of the examples are training's own: their scores say little of new ones."""
-        seen = set(training.table.digests())
-        known = np.array([digest in seen for digest in self.table.digests()], dtype=bool)
-        rows = int(np.logical_and.reduceat(known, self.starts[:-1]).sum()) if len(self.examples) else 0
-        if rows > len(self.examples) / 100:
-            tell(f"{name}: {rows:,} of {len(self.examples):,} are training rows too; their scores say little of new texts")
-
     def check_segments(self, known: int, where: str) -> None:
         """Raise BertwrightError for pairs, if a model knows fewer kinds of segments than they have."""
         if int(self.table.token_type_ids.max(initial=0)) >= known:

@@ -8,9 +8,9 @@ Shapes: T tokens of a packed batch, B sequences.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -159,11 +159,6 @@ class TokenTable:
     def tokens(self) -> int:
         """Tokens of all sequences together."""
         return len(self.input_ids)
-
-    def digests(self) -> Iterator[int]:
-        """A number for each sequence, the same for the same tokens in the same segments."""
-        for begin, end in pairwise(self.starts.tolist()):
-            yield hash((self.input_ids[begin:end].tobytes(), self.token_type_ids[begin:end].tobytes()))
 
     def outputs(self, which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Places, among a head's outputs for the whole table, of those for the sequences with these indices, in order."""

@@ -41,7 +41,10 @@ def _of_tokens(row: Mapping[str, Any], columns: TagColumns, where: str, notices:
     if not columns.labelled:
         return TaggedExample.of_words(words, where)
     if (columns.tag or "tags") == (columns.token or "tokens"):
-        raise BertwrightError(f"{where}: --tag-column names the field of the words: the tags would be the words")
+        given = "--token-column" if columns.tag is None else "--tag-column"
+        raise BertwrightError(
+            f"{where}: {given} makes {columns.tag or 'tags'!r} words and tags: the tags would be the words"
+        )
     tags = _names(_field(row, columns.tag or "tags", where), "tags", where)
     if len(tags) != len(words):
         raise BertwrightError(f"{where}: {len(words)} tokens but {len(tags)} tags; each token needs its own")

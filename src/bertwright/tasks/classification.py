@@ -78,7 +78,7 @@ class Classification(Task):
             )
         given = recipe.names_of_labels()
         classes = names.in_order(labels, given)
-        names.tell_odd(classes, examples[0].where)
+        names.tell_odd(classes)
         names.tell_unused(given, classes)
         return cls(classes)
 

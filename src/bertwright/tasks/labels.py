@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
 
+_DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?")
+_POINT_ZERO = re.compile(r"(?<=\d)\.0+$")
+
 MANY = 20  # rows, from which on what is odd about all of them is a slip more often than chance
 
 
@@ -26,18 +30,16 @@ def in_order(labels: Iterable[str], renamed: Mapping[str, str] | None = None) ->
     return tuple(dict.fromkeys([*(name for name in first if name in others), *others]))
 
 
-def tell_odd(labels: Sequence[str], where: str) -> None:
+def tell_odd(labels: Sequence[str]) -> None:
     """Tell of labels that look like scores, or like one label written in two ways."""
-    numbers = [number for number in map(_number, labels) if number is not None]
-    if len(labels) >= MANY / 2 and len(numbers) == len(labels) and any(number % 1 for number in numbers):
-        tell(f"{where}: the labels are {len(labels):,} numbers; if they are scores, give --task regression")
+    if len(labels) >= MANY and all(map(_DECIMAL.fullmatch, labels)) and any("." in label for label in labels):
+        tell(f"the labels of the training rows are {len(labels):,} numbers; if they are scores, give --task regression")
         return
-    first: dict[Any, str] = {}
+    first: dict[str, str] = {}
     for label in labels:
-        number = _number(label)
-        same = first.setdefault(label.strip().casefold() if number is None else number, label)
+        same = first.setdefault(_POINT_ZERO.sub("", label).casefold(), label)
         if same != label:
-            tell(f"{where}: {same!r} and {label!r} are two labels; if they mean one, --label-names gives both its name")
+            tell(f"{same!r} and {label!r} are two labels; if they mean one, --label-names gives both its name")
             return
 
 
@@ -82,7 +84,7 @@ def problem_of(config: Mapping[str, Any]) -> str:
 
 def unknown(label: str | None, labels: Sequence[str], where: str) -> BertwrightError:
     """The error for a label that training did not have."""
-    close = "" if _number(label or "") is not None else did_you_mean(label or "", labels)
+    close = "" if _DECIMAL.fullmatch(label or "") else did_you_mean(label or "", labels)
     known = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
     return BertwrightError(f"{where}: the label {label!r} does not occur in the training rows{close} (known: {known})")
 
@@ -137,13 +139,9 @@ def balance(labels: Sequence[str], counts_C: IntArray) -> str:
 
 
 def _numeric_first(label: str) -> tuple[int, float, str]:
-    number = _number(label)
-    return (1, 0.0, label) if number is None else (0, number, label)
-
-
-def _number(label: str) -> float | None:
     try:
         number = float(label)
     except ValueError:
-        return None
-    return None if math.isnan(number) else number  # "nan" is a name: as a number it would have no place in an order
+        number = math.nan
+    # "nan" is a name too: as a number it would have no place in an order.
+    return (1, 0.0, label) if math.isnan(number) else (0, number, label)

@@ -67,7 +67,8 @@ class MultiLabel(Task):
         """The columns of a table that a recipe names: one of labels, or one for each of them."""
         if not recipe.labels:
             return super().columns(recipe, labelled=labelled)
-        return dataclasses.replace(super().columns(recipe, labelled=False), labels=recipe.labels if labelled else ())
+        source, labels = (recipe.source, recipe.labels) if labelled else (None, ())
+        return dataclasses.replace(super().columns(recipe, labelled=False), source=source, labels=labels)
 
     @classmethod
     def split(cls, examples: Sequence[LabelledText], fraction: float, seed: int) -> tuple[list[int], list[int], str]:
@@ -106,7 +107,7 @@ class MultiLabel(Task):
         if never := [name for name, count in zip(classes, counts_C.tolist(), strict=True) if not count]:
             tell(f"--labels: no training row has {', '.join(never)[:200]}, so there is nothing to learn it from")
         if len(examples) >= names.MANY and len(classes) > 1 and all(len(example.labels or ()) == 1 for example in examples):
-            tell(_each_has_one(classes, recipe.label_separator))
+            tell(_each_has_one(classes, "" if recipe.labels else recipe.label_separator))
         positive_C = counts_C * task.positive_weights(recipe.class_weights, counts_C, len(examples))
         odds_C = (positive_C + 0.5) / (len(examples) - counts_C + 0.5)  # half an example more, that none be 0
         return dataclasses.replace(task, log_odds=tuple(np.log(odds_C).tolist()))
@@ -273,7 +274,7 @@ class MultiLabel(Task):
 
 
 def _each_has_one(classes: Sequence[str], separator: str) -> str:
-    for other in sorted({";", "|", "/", ","} - {separator}):
+    for other in sorted({";", "|", "/", ","} - {separator}) if separator else ():
         if 2 * sum(other in name for name in classes) > len(classes):
             return (
                 f"each training row has exactly one label, such as {next(name for name in classes if other in name)!r}; if "

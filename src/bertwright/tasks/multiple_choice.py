@@ -106,6 +106,10 @@ class MultipleChoice(Task):
             if labelled and row.label is None:
                 raise BertwrightError(f"{row.where}: the answer is missing; give the number of the right ending")
 
+    def content(self, example: ChoiceExample) -> tuple[Any, ...]:
+        """Beginning and endings."""
+        return example.start, example.lead, *example.endings
+
     def is_empty(self, example: ChoiceExample) -> bool:
         """Whether nothing is there to go on from."""
         return isinstance(example, ChoiceExample) and not (example.start.strip() or example.lead.strip())

@@ -111,6 +111,13 @@ class QuestionAnswering(Task):
             if labelled and example.answers is None:
                 raise BertwrightError(f"{example.where}: has no answers to measure by; read it with its answers")
 
+    def content(self, example: QuestionExample) -> tuple[Any, ...]:
+        """Question and context."""
+        return example.question, example.context
+
+    def tell_empty(self, examples: Sequence[QuestionExample], name: str) -> None:
+        """Nothing: the reader of questions has told it."""
+
     def is_empty(self, example: QuestionExample) -> bool:
         """Whether there is nothing to answer, or nowhere to look."""
         return not (example.question.strip() and example.context.strip())

@@ -144,6 +144,10 @@ class Tagging(Task):
             if self.scheme != PLAIN:
                 _tell_irregular(examples)
 
+    def content(self, example: TaggedExample) -> tuple[Any, ...]:
+        """The text, as words and what stands between them."""
+        return (example.text,)
+
     def is_empty(self, example: TaggedExample) -> bool:
         """Whether there is no word."""
         return not example.places

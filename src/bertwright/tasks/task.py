@@ -25,7 +25,7 @@ from bertwright.data.inputs import Inputs, encode_texts
 from bertwright.data.readers import read_examples
 from bertwright.data.splits import stratified_split
 from bertwright.data.streamed import as_pairs, as_pairs_if_tabs, as_texts, stream_lines
-from bertwright.errors import BertwrightError, did_you_mean
+from bertwright.errors import BertwrightError, did_you_mean, tell
 from bertwright.evaluation.report import scores_table
 from bertwright.model import BertConfig, Headed
 from bertwright.tasks.labels import problem_of
@@ -140,6 +140,15 @@ class Task(ABC):
             if paired != (row.pair is not None):
                 needs = "pairs: give each text its second text, with --pair" if paired else "single texts, not pairs"
                 raise BertwrightError(f"{row.where}: this model takes {needs}")
+
+    def content(self, example: Any) -> tuple[Any, ...]:
+        """What there is to predict from: equal for two examples that are the same but for their answers."""
+        return example.text, example.pair
+
+    def tell_empty(self, examples: Sequence[Any], name: str) -> None:
+        """Warn of examples that hold nothing."""
+        if empty := sum(map(self.is_empty, examples)):
+            tell(f"{name}: {empty:,} of {len(examples):,} are empty; they are taken like others")
 
     def is_empty(self, example: Any) -> bool:
         """Whether there is nothing to predict from."""
