@@ -357,14 +357,15 @@ def test_labels_with_another_separator_are_told(finetune: Finetune) -> None:
 
 
 def test_rows_of_training_among_those_of_a_test_are_told(fit: Fit, tmp_path: Path) -> None:
-    train = write_tsv(tmp_path / "t.tsv", rows(60))
-    other = write_tsv(tmp_path / "o.tsv", [("an other row, which nobody has seen", "1"), *rows(1)])
+    empty = ("", "1")
+    train = write_tsv(tmp_path / "t.tsv", [*rows(60), empty])
+    other = write_tsv(tmp_path / "o.tsv", [("an other row, which nobody has seen", "1"), *rows(1), empty])
     with pytest.warns(BertwrightWarning) as told:
         fit(train=train, validation=other, test=train, steps=1, epochs=None)
     lines = [str(one.message) for one in told if "training rows too" in str(one.message)]
     assert lines == [
-        "validation rows: 1 of 2 are training rows too; their scores say little of new texts",
-        "test rows: 60 of 60 are training rows too; their scores say little of new texts",
+        "validation rows: 1 of 3 are training rows too; their scores say little of new texts",
+        "test rows: 60 of 61 are training rows too; their scores say little of new texts",
     ]
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+MANY = 20  # rows, from which on what is odd about all or most of them is a slip more often than chance
 _PACKAGE = str(Path(__file__).parent) + os.sep
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,8 @@ def _begun(file: Path, rows: Iterable[Any]) -> Iterator[Any]:
     return itertools.chain(list(itertools.islice(rows, 1)), rows)
 
 
-def _tell_known(task: Task, examples: Sequence[Any], training: Sequence[Any], name: str) -> None:
-    """Warn where many examples are training's own; a few short ones recur in any data."""
-    seen = set(map(task.content, training))
+def _tell_known(task: Task, examples: Sequence[Any], seen: Set[tuple[Any, ...]], name: str) -> None:
+    """Warn where many examples are among those that were ``seen`` in training; a few short ones recur in any data."""
     known = sum(task.content(example) in seen for example in examples)
     if 10 * known >= len(examples):
         tell(f"{name}: {known:,} of {len(examples):,} are training rows too; their scores say little of new texts")
@@ -125,11 +124,12 @@ def gather(recipe: Recipe, machine: Machine, say: Say) -> Materials:
             f"({len(aside) / (len(inside) + len(aside)):.0%} {how}, seed {recipe.split_seed})"
         )
     tests = {name: list(rows_of) for name, rows_of in test_rows.items()}
+    seen = {task.content(row) for row in rows if not task.is_empty(row)}  # empty ones are told of by themselves
     for name, part in {"training": rows, "validation": validation, **tests}.items():
         task.check(part, recipe, labelled=True)
         task.tell_empty(part, f"{name} rows")
         if part is not rows:
-            _tell_known(task, part, rows, f"{name} rows")
+            _tell_known(task, part, seen, f"{name} rows")
     if recipe.epochs is None and recipe.steps is None:
         recipe = dataclasses.replace(recipe, epochs=kind.epochs(len(rows)))
         say(f"{recipe.epochs} epochs, the default for so many rows; --epochs sets another number")

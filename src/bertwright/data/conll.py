@@ -12,7 +12,7 @@ from pathlib import Path
 from bertwright.data.delimited import check_names, is_quoted, separator_of
 from bertwright.data.tag_columns import Notices, TagColumns, cleaned
 from bertwright.data.tagged import TaggedExample
-from bertwright.data.text_files import lines_of, opening
+from bertwright.data.text_files import lines_of, opening, stray_return
 from bertwright.errors import BertwrightError, tell
 
 DOCUMENT = "-DOCSTART-"  # in the first column: a document begins, and the line is no word
@@ -72,10 +72,7 @@ def _word_lines(path: Path, columns: TagColumns, notices: Notices) -> Iterator[t
         for number, line in lines_of(file, str(path)):
             where = f"{path}:{number}"
             if "\r" in line.rstrip("\r"):
-                raise BertwrightError(
-                    f"{where}: a carriage return stands inside the line; save the file with a line feed at the "
-                    "end of each line"
-                )
+                raise stray_return(where)
             if not line.strip(_BLANKS + (separator or "")):
                 yield number, None
                 continue

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bertwright.data.examples import Columns
-from bertwright.data.text_files import LONGEST_LINE, lines_of, opening
-from bertwright.errors import BertwrightError, did_you_mean, tell
+from bertwright.data.text_files import LONGEST_LINE, lines_of, opening, stray_return
+from bertwright.errors import MANY, BertwrightError, did_you_mean, tell
 
 _SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";"}  # as --delimiter names them
 _TAG = re.compile(r"O|[BI]-\S+")  # what words are tagged with, and no header ends in
@@ -139,7 +139,7 @@ class Quotes:
 
     def tell(self) -> None:
         """Tell it, where most of many texts are."""
-        if self._rows >= 20 and 2 * self._enclosed > self._rows:
+        if self._rows >= MANY and 2 * self._enclosed > self._rows:
             tell(
                 f"{self._path}: {self._enclosed:,} of {self._rows:,} texts are in quotes, which are taken as part of them; "
                 "if they only enclose the fields, give --quoting csv"
@@ -182,8 +182,5 @@ def _quoted_rows(file: BinaryIO, name: str, delimiter: str) -> Iterator[tuple[in
             first = reader.line_num + 1
     except csv.Error as error:
         if "new-line character" in str(error):
-            raise BertwrightError(
-                f"{name}:{first}: a carriage return stands inside the line; save the file with a line feed at the end of "
-                "each line"
-            ) from None
+            raise stray_return(f"{name}:{first}") from None
         raise BertwrightError(f"{name}:{first}: cannot read this row: {error}; see --quoting and --delimiter") from None

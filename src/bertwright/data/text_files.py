@@ -65,3 +65,10 @@ def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
                 f"{name}:{number}: byte 0x{bad:02x} at position {error.start + 1} is not UTF-8; save the file as UTF-8"
             ) from None
         yield number, text.removesuffix("\n").removesuffix("\r")
+
+
+def stray_return(where: str) -> BertwrightError:
+    """The error for a carriage return that ends no line."""
+    return BertwrightError(
+        f"{where}: a carriage return stands inside the line; save the file with a line feed at the end of each line"
+    )

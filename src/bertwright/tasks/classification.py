@@ -21,7 +21,7 @@ from bertwright.arrays import FloatArray, IntArray, softmax
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.windows import encode_windows, pooled
-from bertwright.errors import BertwrightError, tell
+from bertwright.errors import MANY, BertwrightError, tell
 from bertwright.evaluation.bootstrap import by_source
 from bertwright.evaluation.classes import classes_report
 from bertwright.evaluation.metrics import METRICS, classification_metrics, matthews_per_batch, metrics_of
@@ -71,7 +71,7 @@ class Classification(Task):
                 f"{examples[0].where}: all {len(examples)} training rows have the label {only!r}; "
                 "a classifier needs at least two classes: does --label name the right column?"
             )
-        if len(examples) >= names.MANY and len(labels) > len(examples) / 2:
+        if len(examples) >= MANY and len(labels) > len(examples) / 2:
             tell(
                 f"{examples[0].where}: {len(labels):,} labels in {len(examples):,} training rows; "
                 "does --label name the right column?"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bertwright.arrays import FloatArray, IntArray
-from bertwright.errors import BertwrightError, did_you_mean, tell
+from bertwright.errors import MANY, BertwrightError, did_you_mean, tell
 
 # What a ``config.json`` of transformers calls the losses of a sequence classifier.
 SINGLE_LABEL = "single_label_classification"
@@ -19,8 +19,6 @@ REGRESSION = "regression"
 
 _DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?")
 _POINT_ZERO = re.compile(r"(?<=\d)\.0+$")
-
-MANY = 20  # rows, from which on what is odd about all of them is a slip more often than chance
 
 
 def in_order(labels: Iterable[str], renamed: Mapping[str, str] | None = None) -> tuple[str, ...]:

@@ -18,11 +18,10 @@ from rich.console import Group, RenderableType
 from torch import Tensor
 
 from bertwright.arrays import BoolArray, FloatArray, IntArray, sigmoid
-from bertwright.data.examples import Columns
 from bertwright.data.inputs import Inputs
 from bertwright.data.labelled import LabelledText, read_labelled
 from bertwright.data.splits import stratified_split
-from bertwright.errors import BertwrightError, tell
+from bertwright.errors import MANY, BertwrightError, tell
 from bertwright.evaluation.label_sets import HALF, SCORES, LabelSets, label_set_metrics, tuned_thresholds
 from bertwright.evaluation.plots import plot_label_scores
 from bertwright.evaluation.report import per_class_table, per_source_table, scores_table
@@ -63,12 +62,9 @@ class MultiLabel(Task):
         yield from read_labelled(path, cls.columns(recipe, labelled=labelled), recipe.label_separator)
 
     @classmethod
-    def columns(cls, recipe: Recipe, *, labelled: bool = True) -> Columns:
-        """The columns of a table that a recipe names: one of labels, or one for each of them."""
-        if not recipe.labels:
-            return super().columns(recipe, labelled=labelled)
-        source, labels = (recipe.source, recipe.labels) if labelled else (None, ())
-        return dataclasses.replace(super().columns(recipe, labelled=False), source=source, labels=labels)
+    def answer_columns(cls, recipe: Recipe) -> Mapping[str, Any]:
+        """One column of labels, or one for each of them."""
+        return {"labels": recipe.labels} if recipe.labels else super().answer_columns(recipe)
 
     @classmethod
     def split(cls, examples: Sequence[LabelledText], fraction: float, seed: int) -> tuple[list[int], list[int], str]:
@@ -106,7 +102,7 @@ class MultiLabel(Task):
         counts_C = task.targets(examples).sum(0)
         if never := [name for name, count in zip(classes, counts_C.tolist(), strict=True) if not count]:
             tell(f"--labels: no training row has {', '.join(never)[:200]}, so there is nothing to learn it from")
-        if len(examples) >= names.MANY and len(classes) > 1 and all(len(example.labels or ()) == 1 for example in examples):
+        if len(examples) >= MANY and len(classes) > 1 and all(len(example.labels or ()) == 1 for example in examples):
             tell(_each_has_one(classes, "" if recipe.labels else recipe.label_separator))
         positive_C = counts_C * task.positive_weights(recipe.class_weights, counts_C, len(examples))
         odds_C = (positive_C + 0.5) / (len(examples) - counts_C + 0.5)  # half an example more, that none be 0

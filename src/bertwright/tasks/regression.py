@@ -21,7 +21,7 @@ from bertwright.arrays import FloatArray, IntArray
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.splits import stratified_split
-from bertwright.errors import BertwrightError, tell
+from bertwright.errors import MANY, BertwrightError, tell
 from bertwright.evaluation.correlation import MEASURES, regression_metrics
 from bertwright.evaluation.plots import plot_predicted
 from bertwright.evaluation.report import per_source_table, scores_table
@@ -85,7 +85,7 @@ class Regression(Task):
                 "nothing to learn: does --label name the right column?"
             )
         values = np.unique(scores_B)
-        if len(scores_B) >= names.MANY and len(values) == 2:
+        if len(scores_B) >= MANY and len(values) == 2:
             low, high = values.tolist()
             tell(f"all training rows have the score {low:g} or {high:g}; if these are classes, give --task classification")
         return cls(float(scores_B.mean()), float(scores_B.std()))

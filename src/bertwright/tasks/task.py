@@ -91,17 +91,22 @@ class Task(ABC):
     @classmethod
     def columns(cls, recipe: Recipe, *, labelled: bool = True) -> Columns:
         """The columns of a table that a recipe names, where this task reads them."""
+        answers = {"source": recipe.source, **cls.answer_columns(recipe)} if labelled else {}
         return Columns(
             text=recipe.text,
             pair=recipe.pair if "pair" in cls.OPTIONS else None,
-            label=recipe.label if labelled else None,
-            source=recipe.source if labelled else None,
             names=recipe.columns,
             delimiter=recipe.delimiter,
             quoting=recipe.quoting,
             uneven_rows=recipe.uneven_rows,
             label_names=tuple(recipe.names_of_labels().items()),
+            **({"label": None} | answers),
         )
+
+    @classmethod
+    def answer_columns(cls, recipe: Recipe) -> Mapping[str, Any]:
+        """Those with the answers, as Columns calls them."""
+        return {"label": recipe.label}
 
     @classmethod
     def read_stream(cls, file: BinaryIO, name: str, recipe: Recipe) -> Iterator[Any]:
