@@ -102,7 +102,7 @@ def losses(setting: dict[str, Any], steps: int) -> dict[str, Any]:
         model = SequenceClassifier(BertConfig.from_dict(held.config, ""), 2)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "classifier.npz"
-        np.savez(file, weight=model.classifier.weight.detach().numpy(), bias=model.classifier.bias.detach().numpy())
+        np.savez(file, weight=model.last.weight.detach().numpy(), bias=model.last.bias.detach().numpy())
         setting = setting | {"steps": steps, "dropout": False, "classifier": str(file)}
         curves = {v: measure(v, setting)["losses"] for v in ("padded-longest", "bertwright")}
     largest = max(abs(a - b) for a, b in zip(curves["padded-longest"], curves["bertwright"], strict=True))

@@ -318,6 +318,14 @@ def test_links_lead_somewhere(name: str) -> None:
             assert anchor in slugs(str(path.resolve().relative_to(ROOT))), f"{name} links to {target}"
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if Path(name).name.startswith("task-")])
+def test_the_guide_of_a_task_shows_command_output_and_picture(name: str) -> None:
+    assert re.search(r"^    bertwright ", page(name), flags=re.MULTILINE)
+    pictures = re.findall(r"!\[[^\]]+\]\((images/[^)]+\.png)\)", page(name))
+    assert pictures
+    assert all((ROOT / name).parent.joinpath(picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_named_source_files_exist(name: str) -> None:
     places = (ROOT, SOURCE, ROOT / "examples")

@@ -163,16 +163,18 @@ def test_features_computed_once_give_what_the_whole_model_gives(fit: Fit, tmp_pa
 
 
 def test_a_head_of_ones_own_is_saved_and_loaded(fit: Fit) -> None:
-    from transformers import BertModel
+    from transformers import AutoModelForSequenceClassification, BertModel
 
-    run = fit(head_layers=2, head_size=12)
+    run = fit(head_layers=2, head_size=16)  # as wide as the encoder: a classifier of that name would fit transformers' too
     held = weights(run.out)
-    assert [tuple(held[f"head.{i}.weight"].shape) for i in range(2)] == [(12, 16), (12, 12)]
+    assert [tuple(held[f"head.{i}.weight"].shape) for i in range(3)] == [(16, 16), (16, 16), (2, 16)]
     assert bertwright.load(run.out).predict("a good film") == run.model.predict("a good film")
     # transformers has no class for it: it opens the encoder, and is not told to start a classifier at random.
     assert json.loads((run.out / "config.json").read_text())["architectures"] == ["BertModel"]
     theirs = BertModel.from_pretrained(run.out)
     assert torch.equal(theirs.pooler.dense.weight, held["bert.pooler.dense.weight"])
+    _, found = AutoModelForSequenceClassification.from_pretrained(run.out, output_loading_info=True)
+    assert set(found["missing_keys"]) == {"classifier.weight", "classifier.bias"}
 
 
 # -------------------------------------------------------------------------------------------------------------- options

@@ -103,7 +103,7 @@ def assert_same_gradients(model: nn.Module, oracle: Any) -> None:
 
 def assert_same_classifier(model: SequenceClassifier, oracle: Any, table: TokenTable) -> None:
     """Compare logits, loss and gradients of a classifier, sequences taken back to the caller's order."""
-    batch, classes = pack(table), model.classifier.out_features
+    batch, classes = pack(table), model.last.out_features
     targets_B = torch.arange(len(table)) % classes
     logits_BC = model(batch)
     loss = F.cross_entropy(logits_BC, targets_B[torch.from_numpy(batch.order)])
@@ -400,12 +400,12 @@ def test_layers_of_your_own_between_pooler_and_classifier() -> None:
     model = SequenceClassifier(TINY, 3, head_layers=2, head_size=11)
     shaken(model)
     weights = model.state_dict()
-    assert [tuple(weights[f"head.{n}.weight"].shape) for n in range(2)] == [(11, 24), (11, 11)]
+    assert [tuple(weights[f"head.{n}.weight"].shape) for n in range(3)] == [(11, 24), (11, 11), (3, 11)]
     batch = pack(random_table([3, 8]))
     hidden = model.pooler(model.features(batch))
     for n in range(2):
         hidden = F.gelu(F.linear(hidden, weights[f"head.{n}.weight"], weights[f"head.{n}.bias"]))
-    torch.testing.assert_close(model(batch), model.classifier(hidden))
+    torch.testing.assert_close(model(batch), model.last(hidden))
 
 
 # --- real and published shapes ----------------------------------------------------------------------------------------
@@ -427,7 +427,7 @@ def test_minilm(minilm_dir: Path, pairs: list[str] | None) -> None:
     report = load_into(model, held.tensors, where=str(minilm_dir))
     assert report.new == ("classifier.weight", "classifier.bias")
     oracle = transformers.BertForSequenceClassification.from_pretrained(minilm_dir, num_labels=2).eval()
-    oracle.classifier.load_state_dict(model.classifier.state_dict())
+    oracle.classifier.load_state_dict(model.last.state_dict())
     encoded = Tokenizer.from_directory(minilm_dir).encode_batch(TEXTS, pairs, max_length=64)
     table = TokenTable([e.input_ids for e in encoded], [e.token_type_ids for e in encoded])
     assert_same_classifier(model, oracle, table)

@@ -57,6 +57,7 @@ def test_every_layer_and_pooling_is_that_of_transformers(encoder: TextEncoder, t
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
     np.testing.assert_array_equal(encoder.vectors(TEXTS, pooling=pooling), encoder.vectors(TEXTS, pooling=pooling, layers=2))
     joined = encoder.vectors(TEXTS, pooling=pooling, layers="2, 0,1")
+    np.testing.assert_array_equal(encoder.vectors(TEXTS, pooling=pooling, layers=[2, 0, 1]), joined)
     np.testing.assert_allclose(joined, np.concatenate([each[2], each[0], each[1]], 1), atol=1e-5, rtol=0)
 
 

@@ -295,6 +295,7 @@ def _shape_message(name: str, held: Tensor, target: Tensor, where: str) -> str:
         "embeddings.token_type_embeddings.": "type_vocab_size of config.json is not that of the weights",
         "classifier.": "the head was trained for another number of labels",
         "qa_outputs.": "the head was trained for another task",
+        "head.": "recipe.toml, or the number of labels in config.json, is of another model",
         "cls.predictions.": "vocab_size or hidden_size of config.json is not that of the weights",
     }
     cause = next((text for start, text in causes.items() if name.startswith(start)), "config.json is of another model")

@@ -376,6 +376,7 @@ class Headed(nn.Module):
     has no class for such a head, so only the encoder of such a model opens there.
     """
 
+    LAST = "classifier"  # the last layer, where it is all the head
     DROPS_FEATURES = True  # whether the head itself has dropout on what it reads
 
     def __init__(self, config: BertConfig, *, head_layers: int, head_size: int) -> None:
@@ -383,11 +384,27 @@ class Headed(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
-        self.widths = [config.hidden_size, *[head_size] * head_layers]
-        self.head = nn.ModuleList(Linear(i, o) for i, o in itertools.pairwise(self.widths))
+        widths = [config.hidden_size, *[head_size] * head_layers]
+        self.head = nn.ModuleList(Linear(i, o) for i, o in itertools.pairwise(widths))
+        self.width = widths[-1]  # of what the last layer reads
         dropout = config.classifier_dropout
         self.dropout = config.hidden_dropout_prob if dropout is None else dropout
         self.frozen = 0
+
+    def end(self, outputs: int) -> None:
+        """Add the last layer. Above dense ones it is one of them by name: transformers would take it for the whole head."""
+        layer = Linear(self.width, outputs)
+        if len(self.head):
+            self.head.append(layer)
+        else:
+            self.add_module(self.LAST, layer)
+
+    @property
+    def last(self) -> Linear:
+        """The last layer."""
+        layer = self.head[-1] if len(self.head) else self.get_submodule(self.LAST)
+        assert isinstance(layer, Linear)
+        return layer
 
     def freeze(self, parts: int) -> None:
         """Freeze the embeddings (1) and the layers above them (1 + n for the first n); 0 trains everything."""
@@ -419,7 +436,7 @@ class Headed(nn.Module):
 
     def own_layers(self, features_RH: Tensor, noise: Noise | None) -> Tensor:
         """Pass features through the dense layers below the last."""
-        for layer in self.head:
+        for layer in list(self.head)[:-1]:
             features_RH = dropout(F.gelu(layer(features_RH)), self.dropout, noise)
         return features_RH
 
@@ -438,13 +455,13 @@ class SequenceClassifier(Headed):
     def __init__(self, config: BertConfig, classes: int, *, head_layers: int = 0, head_size: int = 0) -> None:
         super().__init__(config, head_layers=head_layers, head_size=head_size)
         self.pooler = Pooler(config)
-        self.classifier = Linear(self.widths[-1], classes)
+        self.end(classes)
         initialise(self, config)
 
     def classify(self, features_RH: Tensor, noise: Noise | None = None) -> Tensor:
         """Return logits_BC."""
         hidden = self.own_layers(dropout(self.pooler(features_RH), self.dropout, noise), noise)
-        logits_BC: Tensor = self.classifier(hidden)
+        logits_BC: Tensor = self.last(hidden)
         return logits_BC
 
 
@@ -453,28 +470,29 @@ class TokenClassifier(Headed):
 
     def __init__(self, config: BertConfig, classes: int, *, head_layers: int = 0, head_size: int = 0) -> None:
         super().__init__(config, head_layers=head_layers, head_size=head_size)
-        self.classifier = Linear(self.widths[-1], classes)
+        self.end(classes)
         initialise(self, config)
 
     def classify(self, features_RH: Tensor, noise: Noise | None = None) -> Tensor:
         """Return logits_RC."""
-        logits_RC: Tensor = self.classifier(self.own_layers(dropout(features_RH, self.dropout, noise), noise))
+        logits_RC: Tensor = self.last(self.own_layers(dropout(features_RH, self.dropout, noise), noise))
         return logits_RC
 
 
 class SpanClassifier(Headed):
     """A linear layer on every token (section 4.2): how well an answer begins there, and how well it ends there."""
 
+    LAST = "qa_outputs"
     DROPS_FEATURES = False
 
     def __init__(self, config: BertConfig, *, head_layers: int = 0, head_size: int = 0) -> None:
         super().__init__(config, head_layers=head_layers, head_size=head_size)
-        self.qa_outputs = Linear(self.widths[-1], 2)
+        self.end(2)
         initialise(self, config)
 
     def classify(self, features_RH: Tensor, noise: Noise | None = None) -> Tensor:
         """Return logits_R2: start, end."""
-        logits_R2: Tensor = self.qa_outputs(self.own_layers(features_RH, noise))
+        logits_R2: Tensor = self.last(self.own_layers(features_RH, noise))
         return logits_R2
 
 

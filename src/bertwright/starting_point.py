@@ -127,7 +127,8 @@ def _from_checkpoint(recipe: Recipe) -> StartingPoint:
 
 
 def _same_head(held: Checkpoint, task: Task, recipe: Recipe) -> bool:
-    widths = [value.shape[0] for name, value in held.tensors.items() if name.startswith("head.") and value.ndim > 1]
+    layers = len([name for name in held.tensors if name.startswith("head.") and name.endswith(".weight")])
+    widths = [held.tensors[f"head.{number}.weight"].shape[0] for number in range(layers - 1)]
     made_by = held.directory / Recipe.FILE
     try:
         opens = Recipe.of(Recipe.read(made_by)).task == recipe.task if made_by.exists() else task.opens(held.config)

@@ -86,7 +86,7 @@ class TextEncoder:
         texts: str | Sequence[str],
         *,
         pooling: str = "mean",
-        layers: str | int = "last",
+        layers: str | int | Sequence[int] = "last",
         normalize: bool = False,
         max_length: int | None = None,
     ) -> Floats:
@@ -95,7 +95,7 @@ class TextEncoder:
         Raises:
             BertwrightError: no such pooling or layer, ``max_length`` beyond the model's positions, or no string.
         """
-        kind = Kind(pooling, str(layers), normalize, max_length)
+        kind = Kind(pooling, _named(layers), normalize, max_length)
         chunks = list(self.chunks(self._examples(texts), kind))
         told = sum(cut > 0 for chunk in chunks for cut in chunk.cut)
         if told:
@@ -106,12 +106,12 @@ class TextEncoder:
         self,
         texts: str | Sequence[str],
         *,
-        layers: str | int = "last",
+        layers: str | int | Sequence[int] = "last",
         normalize: bool = False,
         max_length: int | None = None,
     ) -> list[TokenVectors]:
         """Return the tokens of each text with a vector for each; raises as :meth:`vectors`."""
-        kind = Kind(layers=str(layers), normalize=normalize, max_length=max_length)
+        kind = Kind(layers=_named(layers), normalize=normalize, max_length=max_length)
         found = [one for _, one in self.tokens(self._examples(texts), kind) if one is not None]
         told = sum(one.cut > 0 for one in found)
         if told:
@@ -198,12 +198,17 @@ class TextEncoder:
         return [Example(text, f"text {number}") for number, text in enumerate(given, 1)]
 
 
+def _named(layers: str | int | Sequence[int]) -> str:
+    """Layers as Kind has them."""
+    return str(layers) if isinstance(layers, str | int) else ",".join(map(str, layers))
+
+
 def vectors(
     model: str | Path,
     texts: str | Sequence[str],
     *,
     pooling: str = "mean",
-    layers: str | int = "last",
+    layers: str | int | Sequence[int] = "last",
     normalize: bool = False,
     max_length: int | None = None,
     device: str = "auto",

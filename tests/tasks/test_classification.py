@@ -230,5 +230,4 @@ def test_a_config_of_something_else_is_refused(config: dict[str, Any], message: 
 def test_the_model_has_a_row_for_each_class() -> None:
     config = BertConfig(vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     model = ABC.build(config, head_layers=2, head_size=5)
-    assert model.classifier.weight.shape == (3, 5)
-    assert [layer.get_parameter("weight").shape for layer in model.head] == [(5, 8), (5, 5)]
+    assert [layer.get_parameter("weight").shape for layer in model.head] == [(5, 8), (5, 5), (3, 5)]

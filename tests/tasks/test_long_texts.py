@@ -1,4 +1,4 @@
-"""Classification of texts in windows: a text counts once, all of it is read, and short texts are as they always were."""
+"""Texts in windows: a text counts once, all of it is read, and short texts are as they always were."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ from bertwright import BertwrightError, finetune
 from bertwright.arrays import softmax
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
+from bertwright.data.labelled import LabelledText
 from bertwright.data.packing import TokenTable
 from bertwright.tasks.classification import Classification
+from bertwright.tasks.multi_label import MultiLabel
+from bertwright.tasks.regression import Regression
 from command_line import run
 from tiny_model import BAD, GOOD, PLAIN, QUICK, rows, write_jsonl, write_tsv
 
@@ -73,6 +76,55 @@ def test_a_text_counts_once_in_training_and_is_judged_by_the_mean_of_its_windows
     assert AB.scores(logits_WC, inputs)["accuracy"] == pytest.approx(np.mean(hits))
     if len({*labels, *(answer["predicted"] for answer in answers)}) > 1:  # scikit-learn warns otherwise
         assert AB.measure(logits_WC, inputs, "accuracy")["accuracy"] == pytest.approx(np.mean(hits))
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(-3, 3), st.integers(1, 5)), min_size=2, max_size=7),
+    st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=40)
+def test_labels_and_scores_are_learned_and_judged_by_windows_too(
+    texts: list[tuple[bool, bool, float, int]], seed: int
+) -> None:
+    counts = [text[3] for text in texts]
+    generator = np.random.default_rng(seed)
+    outputs_WC = generator.normal(size=(sum(counts), 2)) * 3
+    weights_C = generator.uniform(0.2, 3, 2)
+    split = torch.split(torch.from_numpy(outputs_WC), counts)
+    pooled = torch.stack([part.mean(0) for part in split])
+
+    def inputs_of(examples: list[Any]) -> Inputs:
+        return Inputs(examples, windowed("a" * len(counts), counts).table, np.cumsum([0, *counts]), np.zeros(len(counts), int))
+
+    true = torch.tensor([text[:2] for text in texts], dtype=torch.float64)
+    labels = [tuple(name for name, has in zip("xy", text[:2], strict=True) if has) for text in texts]
+    task = MultiLabel(("x", "y"), tuning="shared")
+    inputs = inputs_of([LabelledText("t", f"f:{i}", labels=given) for i, given in enumerate(labels)])
+
+    def entropy(logits: torch.Tensor, targets: torch.Tensor) -> float:
+        return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=torch.from_numpy(weights_C)).item()
+
+    means = [entropy(part, truth.expand(len(part), 2)) for part, truth in zip(split, true, strict=True)]
+    assert task.loss(inputs, weights_C).mean(outputs_WC) == pytest.approx(np.mean(means))
+    assert task.example_loss(inputs, weights_C).mean(outputs_WC) == pytest.approx(entropy(pooled, true))
+    answers = task.decode(outputs_WC, inputs)
+    assert [answer.get("windows", 1) for answer in answers] == counts
+    np.testing.assert_allclose([answer["logits"] for answer in answers], pooled.numpy())
+    exact = [set(answer["predicted"]) == set(given) for answer, given in zip(answers, labels, strict=True)]
+    assert task.scores(outputs_WC, inputs)["subset_accuracy"] == pytest.approx(np.mean(exact))
+    measured = task.tuned(outputs_WC, inputs).measure(outputs_WC, inputs, "f1_micro")
+    assert measured["f1_micro"] >= task.scores(outputs_WC, inputs)["f1_micro"] - 1e-9
+
+    values = torch.tensor([text[2] for text in texts], dtype=torch.float64)
+    inputs = inputs_of([Example("t", f"f:{i}", label=repr(text[2])) for i, text in enumerate(texts)])
+    squares = [(part[:, 0] - value).square().mean().item() for part, value in zip(split, values, strict=True)]
+    score, one = Regression(), np.ones(1)
+    assert score.loss(inputs, one).mean(outputs_WC[:, :1]) == pytest.approx(np.mean(squares))
+    judged = score.example_loss(inputs, one).mean(outputs_WC[:, :1])
+    assert judged == pytest.approx((pooled[:, 0] - values).square().mean().item())
+    found = score.decode(outputs_WC[:, :1], inputs)
+    assert [answer.get("windows", 1) for answer in found] == counts
+    np.testing.assert_allclose([answer["predicted"] for answer in found], pooled[:, 0].numpy())
 
 
 def long_rows(count: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -132,6 +184,30 @@ def test_what_stands_past_the_first_window_is_learned(tiny_dir: Path, tmp_path: 
     targets = [int(row["true"]) for row in evaluated.predictions]
     pooled = torch.tensor([row["logits"] for row in evaluated.predictions])
     assert evaluated.metrics["loss"] == pytest.approx(F.cross_entropy(pooled, torch.tensor(targets)).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"), [("multi-label", "f1_micro"), ("regression", "pearson")], ids=["multi-label", "regression"]
+)
+def test_labels_and_scores_past_the_first_window_are_learned(tiny_dir: Path, tmp_path: Path, task: str, metric: str) -> None:
+    def answer(text: str, label: int) -> Any:
+        return label + len(text) % 5 / 100 if task == "regression" else [["bad"], ["good", "nice"]][label]
+
+    def table(count: int, seed: int) -> list[dict[str, Any]]:
+        return [{"text": text, "label": answer(text, int(label))} for text, label in long_rows(count, seed)]
+
+    train, test = write_jsonl(tmp_path / "t.jsonl", table(160, 0)), write_jsonl(tmp_path / "e.jsonl", table(60, 1))
+    made = finetune(
+        QUICK, model=tiny_dir, task=task, train=train, test=test, out=tmp_path / "run", stride=4, max_length=24,
+        learning_rate=1e-2, epochs=6, console=QUIET,
+    )  # fmt: skip
+    assert made.metrics["test"][metric] > 0.7
+    texts = [row["text"] for row in table(4, 1)]
+    answers = made.model.predict([*texts, "a good film"])
+    assert [answer.get("windows", 1) > 2 for answer in answers] == [True] * 4 + [False]
+    assert not any("cut" in answer for answer in answers)
+    again = made.model.evaluate(test).metrics
+    assert again["loss"] == pytest.approx(made.metrics["test"]["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"freeze": "encoder", "head_layers": 1, "head_size": 8}, {"accumulate": 3}])

@@ -122,14 +122,14 @@ def test_weights_are_of_true_labels() -> None:
 def test_a_fresh_head_begins_near_the_best_constant(setting: str) -> None:
     rows = inputs(*["ab"] * 10, *["a"] * 30, *[""] * 60)
     task = MultiLabel.learn(rows.examples, Recipe(class_weights=setting, labels=("a", "b")))
-    bias = task.build(SMALL, head_layers=0, head_size=0).classifier.bias
+    bias = task.build(SMALL, head_layers=0, head_size=0).last.bias
     weights = torch.from_numpy(task.class_weights(setting, rows))
     free = bias.detach().double().clone().requires_grad_()
     targets = torch.from_numpy(task.targets(rows.examples)).double()
     loss = F.binary_cross_entropy_with_logits(free.expand(100, 2), targets, pos_weight=weights)
     (gradient,) = torch.autograd.grad(loss, free)
     assert gradient.abs().max() < 0.01
-    assert MultiLabel(("a", "b")).build(SMALL, head_layers=0, head_size=0).classifier.bias.tolist() == [0, 0]
+    assert MultiLabel(("a", "b")).build(SMALL, head_layers=0, head_size=0).last.bias.tolist() == [0, 0]
 
 
 def test_thresholds_are_tuned_as_the_recipe_says_and_kept_in_the_config() -> None:

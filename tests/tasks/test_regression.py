@@ -86,7 +86,7 @@ def test_a_fresh_head_begins_at_the_mean_on_the_scale_of_the_scores() -> None:
     heads = []
     for task in (plain, scaled):
         torch.manual_seed(0)
-        heads.append(task.build(SMALL, head_layers=0, head_size=0).classifier)
+        heads.append(task.build(SMALL, head_layers=0, head_size=0).last)
     assert heads[0].weight.shape == (1, 8)
     assert heads[0].bias.tolist() == [0]
     assert heads[1].bias.tolist() == [300]

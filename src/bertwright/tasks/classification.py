@@ -20,7 +20,6 @@ from torch import Tensor
 from bertwright.arrays import FloatArray, IntArray, softmax
 from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
-from bertwright.data.windows import encode_windows, pooled
 from bertwright.errors import MANY, BertwrightError, tell
 from bertwright.evaluation.bootstrap import by_source
 from bertwright.evaluation.classes import classes_report
@@ -28,9 +27,9 @@ from bertwright.evaluation.metrics import METRICS, classification_metrics, matth
 from bertwright.evaluation.plots import plot_confusion, plot_matthews_per_batch, plot_reliability
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
-from bertwright.tasks.regularisation import classes_apart, weighted
-from bertwright.tasks.task import Loss, Task, fine
-from bertwright.tokenizer import Tokenizer
+from bertwright.tasks.regularisation import classes_apart
+from bertwright.tasks.task import fine
+from bertwright.tasks.texts import OfTexts, TextLoss
 from bertwright.training.recipe import Recipe
 
 FEW_ROWS = (
@@ -39,21 +38,19 @@ FEW_ROWS = (
 
 
 @dataclass(frozen=True)
-class Classification(Task):
+class Classification(OfTexts):
     """Single-label classification into ``classes``; a label's index is its class."""
 
     classes: tuple[str, ...]
 
     SUMMARY = "one label for each text, or for each pair of texts"
-    ARCHITECTURE = "BertForSequenceClassification"
-    PIPELINE = "text-classification"
     METRICS: ClassVar = {
         "accuracy": "accuracy",
         "f1_macro": "F1, macro",
         "matthews_correlation": "Matthews correlation",
         "f1": "F1 of the second of two classes",
     }
-    OPTIONS = Task.OPTIONS | {"class_weights", "stride", "label_smoothing", "r_drop"}
+    OPTIONS = OfTexts.OPTIONS | {"class_weights", "label_smoothing", "r_drop"}
     PROBLEM = names.SINGLE_LABEL
 
     @classmethod
@@ -119,23 +116,11 @@ class Classification(Task):
 
     def targets(self, examples: Sequence[Example]) -> IntArray:
         """Return the class of each row; a label that training did not have is an error that names the row."""
-        index = {name: i for i, name in enumerate(self.classes)}
-        for example in examples:
-            if example.label not in index:
-                raise names.unknown(example.label, self.classes, example.where)
-        return np.array([index[example.label or ""] for example in examples], dtype=np.int64)
-
-    def encode(self, tokenizer: Tokenizer, examples: Sequence[Example], recipe: Recipe) -> Inputs:
-        """Encode each text as one sequence that is cut, or with a stride as windows of the whole text."""
-        if recipe.stride is None:
-            return super().encode(tokenizer, examples, recipe)
-        return encode_windows(tokenizer, examples, recipe.max_length, recipe.stride)
+        return names.targets(examples, self.classes)
 
     def describe(self, inputs: Inputs) -> str:
         """How often each label occurs, and how many texts are longer than a window."""
-        long = inputs.counts[inputs.counts > 1]
-        split = f"; {len(long):,} longer texts in {int(long.sum()):,} windows" if len(long) else ""
-        return f"labels: {names.balance(self.classes, self._counts(inputs))}{split}"
+        return f"labels: {names.balance(self.classes, self._counts(inputs))}{self.describe_windows(inputs)}"
 
     def class_weights(self, setting: str, inputs: Inputs | None) -> FloatArray:
         """Loss weights of the classes."""
@@ -145,46 +130,26 @@ class Classification(Task):
     def _counts(self, inputs: Inputs) -> IntArray:
         return np.bincount(self.targets(inputs.examples), minlength=len(self.classes))
 
-    def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
-        """Cross-entropy of each window, in float32 or finer; the windows of a text together weigh as much as one text."""
-        counts = inputs.counts
-        if len(inputs.table) == len(counts):  # a window is a text
-            return self.example_loss(inputs, weights_C)
-        targets, share = np.repeat(self.targets(inputs.examples), counts), np.repeat(1 / counts, counts)
-        targets_W, share_W, weights = torch.from_numpy(targets), torch.from_numpy(share), torch.from_numpy(weights_C)
-
-        def total(logits_WC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
-            which = torch.from_numpy(units)
-            losses_W = _cross_entropy(logits_WC, targets_W[which], weights, "none", smoothing)
-            return losses_W @ share_W[which].to(losses_W)
-
-        weight_U = weights_C[targets] * share
-        return Loss(weight_U, total, partial(total, smoothing=1.0), weighted(classes_apart, weight_U))
-
-    def example_loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
-        """Cross-entropy of each text, in float32 or finer."""
-        counts, targets = inputs.counts, self.targets(inputs.examples)
+    def text_loss(self, examples: Sequence[Example], weights_C: FloatArray) -> TextLoss:
+        """Cross-entropy, in float32 or finer."""
+        targets = self.targets(examples)
         targets_B, weights = torch.from_numpy(targets), torch.from_numpy(weights_C)
 
-        def total(logits_WC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
-            logits_BC = pooled(logits_WC, counts[units])
-            return _cross_entropy(logits_BC, targets_B[torch.from_numpy(units)], weights, "sum", smoothing)
+        def losses(logits_XC: Tensor, texts: IntArray, smoothing: float = 0.0) -> Tensor:
+            logits_XC = fine(logits_XC)
+            targets_X = targets_B[torch.from_numpy(texts)].to(logits_XC.device)
+            return F.cross_entropy(logits_XC, targets_X, weights.to(logits_XC), reduction="none", label_smoothing=smoothing)
 
-        weight_U = weights_C[targets]
-        return Loss(weight_U, total, partial(total, smoothing=1.0), weighted(classes_apart, weight_U))
-
-    def _logits(self, outputs_RC: FloatArray, inputs: Inputs) -> FloatArray:
-        """A row for each text, whatever the number of its windows."""
-        return np.asarray(pooled(torch.from_numpy(outputs_RC), inputs.counts).numpy())
+        return TextLoss(weights_C[targets], losses, partial(losses, smoothing=1.0), classes_apart)
 
     def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
         """Compute each metric that may pick the best epoch."""
-        targets_B, predicted_B = self.targets(inputs.examples), self._logits(outputs_RC, inputs).argmax(1)
+        targets_B, predicted_B = self.targets(inputs.examples), self.pooled(outputs_RC, inputs).argmax(1)
         return {name: METRICS[name](targets_B, predicted_B, len(self.classes)) for name in self.metrics}
 
     def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
         """The full measurement of an evaluation."""
-        targets, logits_BC = self.targets(inputs.examples), self._logits(outputs_RC, inputs)
+        targets, logits_BC = self.targets(inputs.examples), self.pooled(outputs_RC, inputs)
         probabilities = softmax(logits_BC)
         metrics = classification_metrics(targets, probabilities, list(self.classes), headline=headline)
         predicted = logits_BC.argmax(1)
@@ -201,8 +166,8 @@ class Classification(Task):
         A text that was read in several windows says in how many.
         """
         predictions = []
-        logits_BC = self._logits(outputs_RC, inputs)
-        for logits, probabilities, windows in zip(logits_BC, softmax(logits_BC), inputs.counts.tolist(), strict=True):
+        logits_BC = self.pooled(outputs_RC, inputs)
+        for logits, probabilities, windows in zip(logits_BC, softmax(logits_BC), self.told_windows(inputs), strict=True):
             best = int(probabilities.argmax())
             predictions.append(
                 {
@@ -211,7 +176,7 @@ class Classification(Task):
                     "probabilities": dict(zip(self.classes, probabilities.tolist(), strict=True)),
                     "logits": logits.tolist(),
                 }
-                | ({"windows": windows} if windows > 1 else {})
+                | windows
             )
         return predictions
 
@@ -236,10 +201,3 @@ class Classification(Task):
         plot_confusion(dict(metrics), folder / "confusion.png")
         plot_reliability(dict(metrics), folder / "reliability.png")
         plot_matthews_per_batch(metrics["matthews_per_batch"], metrics["matthews_correlation"], folder / "matthews.png")
-
-
-def _cross_entropy(logits_BC: Tensor, targets_B: Tensor, weights_C: Tensor, reduction: str, smoothing: float) -> Tensor:
-    logits_BC = fine(logits_BC)
-    return F.cross_entropy(
-        logits_BC, targets_B.to(logits_BC.device), weights_C.to(logits_BC), reduction=reduction, label_smoothing=smoothing
-    )

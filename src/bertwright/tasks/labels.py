@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bertwright.arrays import FloatArray, IntArray
+from bertwright.data.examples import Example
 from bertwright.errors import MANY, BertwrightError, did_you_mean, tell
 
 # What a ``config.json`` of transformers calls the losses of a sequence classifier.
@@ -85,6 +86,15 @@ def unknown(label: str | None, labels: Sequence[str], where: str) -> BertwrightE
     close = "" if _DECIMAL.fullmatch(label or "") else did_you_mean(label or "", labels)
     known = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
     return BertwrightError(f"{where}: the label {label!r} does not occur in the training rows{close} (known: {known})")
+
+
+def targets(examples: Sequence[Example], labels: Sequence[str]) -> IntArray:
+    """Return the class of each row, its label's place among ``labels``; another label is an error that names the row."""
+    index = {name: i for i, name in enumerate(labels)}
+    for example in examples:
+        if example.label not in index:
+            raise unknown(example.label, labels, example.where)
+    return np.array([index[example.label or ""] for example in examples], dtype=np.int64)
 
 
 def weights(setting: str, labels: Sequence[str], counts_C: IntArray) -> FloatArray:

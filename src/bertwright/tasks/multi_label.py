@@ -27,13 +27,14 @@ from bertwright.evaluation.plots import plot_label_scores
 from bertwright.evaluation.report import per_class_table, per_source_table, scores_table
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
-from bertwright.tasks.regularisation import labels_apart, weighted
-from bertwright.tasks.task import Loss, Task, fine
+from bertwright.tasks.regularisation import labels_apart
+from bertwright.tasks.task import fine
+from bertwright.tasks.texts import OfTexts, TextLoss
 from bertwright.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class MultiLabel(Task):
+class MultiLabel(OfTexts):
     """Each of ``classes`` is given to a text or not, by a probability of its own and from its threshold on.
 
     ``thresholds`` of None are 0.5, and ``separator`` stands between labels in tables. The other two are of training
@@ -48,10 +49,8 @@ class MultiLabel(Task):
     separator: str = field(default=Recipe.label_separator, compare=False)
 
     SUMMARY = "any number of labels for each text, or for each pair of texts"
-    ARCHITECTURE = "BertForSequenceClassification"
-    PIPELINE = "text-classification"
     METRICS: ClassVar = {"f1_micro": "F1, micro", "f1_macro": "F1, macro", "subset_accuracy": "subset accuracy"}
-    OPTIONS = Task.OPTIONS | {"class_weights", "labels", "label_separator", "thresholds", "r_drop"}
+    OPTIONS = OfTexts.OPTIONS | {"class_weights", "labels", "label_separator", "thresholds", "r_drop"}
     PROBLEM = names.MULTI_LABEL
 
     # ------------------------------------------------------------------------------------------- examples
@@ -137,7 +136,7 @@ class MultiLabel(Task):
         model = SequenceClassifier(config, len(self.classes), head_layers=head_layers, head_size=head_size)
         if self.log_odds:
             with torch.no_grad():
-                model.classifier.bias.copy_(torch.tensor(self.log_odds))
+                model.last.bias.copy_(torch.tensor(self.log_odds))
         return model
 
     @property
@@ -165,6 +164,7 @@ class MultiLabel(Task):
         return (
             f"labels: {names.balance(self.classes, targets_BC.sum(0))}; {targets_BC.sum() / len(targets_BC):.2f} a row"
             + (f", {without:,} rows have none" if without else "")
+            + self.describe_windows(inputs)
         )
 
     # ------------------------------------------------------------------------------------------ training
@@ -180,20 +180,18 @@ class MultiLabel(Task):
             return np.where(counts_C > 0, (rows - counts_C) / np.maximum(counts_C, 1), 1.0)
         return names.weights(setting, self.classes, counts_C)
 
-    def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
+    def text_loss(self, examples: Sequence[LabelledText], weights_C: FloatArray) -> TextLoss:
         """Binary cross-entropy, the mean over labels, in float32 or finer; weights are of true labels alone."""
-        targets_UC, weights = torch.from_numpy(self.targets(inputs.examples)), torch.from_numpy(weights_C)
+        all_BC, weights = torch.from_numpy(self.targets(examples)), torch.from_numpy(weights_C)
 
-        def total(logits_BC: Tensor, units: IntArray) -> Tensor:
-            logits_BC = fine(logits_BC)
-            targets_BC = targets_UC[torch.from_numpy(units)].to(logits_BC)
-            entropies_BC = F.binary_cross_entropy_with_logits(
-                logits_BC, targets_BC, pos_weight=weights.to(logits_BC), reduction="none"
-            )
-            return entropies_BC.mean(1).sum()
+        def losses(logits_XC: Tensor, texts: IntArray) -> Tensor:
+            logits_XC = fine(logits_XC)
+            targets_XC = all_BC[torch.from_numpy(texts)].to(logits_XC)
+            return F.binary_cross_entropy_with_logits(
+                logits_XC, targets_XC, pos_weight=weights.to(logits_XC), reduction="none"
+            ).mean(1)
 
-        weight_U = np.ones(len(targets_UC))
-        return Loss(weight_U, total, divergence=weighted(labels_apart, weight_U))
+        return TextLoss(np.ones(len(examples)), losses, apart=labels_apart)
 
     # ---------------------------------------------------------------------------- predictions and measures
 
@@ -202,7 +200,8 @@ class MultiLabel(Task):
         if self.tuning == "half":
             return self
         per_label = self.tuning == "per-label"
-        thresholds_C = tuned_thresholds(self.targets(inputs.examples), sigmoid(outputs_RC), per_label=per_label)
+        probabilities_BC = sigmoid(self.pooled(outputs_RC, inputs))
+        thresholds_C = tuned_thresholds(self.targets(inputs.examples), probabilities_BC, per_label=per_label)
         return dataclasses.replace(self, thresholds=tuple(thresholds_C.tolist()))
 
     def _thresholds_C(self) -> FloatArray:
@@ -210,20 +209,22 @@ class MultiLabel(Task):
 
     def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
         """Compute each metric that may pick the best epoch."""
-        sets = LabelSets(self.targets(inputs.examples), sigmoid(outputs_RC) >= self._thresholds_C())
-        return {name: score(sets, np.arange(len(outputs_RC))) for name, score in SCORES.items()}
+        probabilities_BC = sigmoid(self.pooled(outputs_RC, inputs))
+        sets = LabelSets(self.targets(inputs.examples), probabilities_BC >= self._thresholds_C())
+        return {name: score(sets, np.arange(len(probabilities_BC))) for name, score in SCORES.items()}
 
     def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
         """The full measurement of an evaluation."""
         sources = [example.source for example in inputs.examples]
-        true_BC, probabilities_BC = self.targets(inputs.examples), sigmoid(outputs_RC)
+        true_BC, probabilities_BC = self.targets(inputs.examples), sigmoid(self.pooled(outputs_RC, inputs))
         return label_set_metrics(true_BC, probabilities_BC, self._thresholds_C(), self.classes, headline, sources)
 
     def decode(self, outputs_RC: FloatArray, inputs: Inputs) -> list[dict[str, Any]]:
         """The labels of each text, most probable first, all probabilities and the logits."""
         thresholds_C = self._thresholds_C()
         predictions = []
-        for logits_C, probabilities_C in zip(outputs_RC, sigmoid(outputs_RC), strict=True):
+        logits_BC = self.pooled(outputs_RC, inputs)
+        for logits_C, probabilities_C, windows in zip(logits_BC, sigmoid(logits_BC), self.told_windows(inputs), strict=True):
             given = [c for c in np.argsort(-probabilities_C, kind="stable") if probabilities_C[c] >= thresholds_C[c]]
             predictions.append(
                 {
@@ -231,6 +232,7 @@ class MultiLabel(Task):
                     "probabilities": dict(zip(self.classes, probabilities_C.tolist(), strict=True)),
                     "logits": logits_C.tolist(),
                 }
+                | windows
             )
         return predictions
 

@@ -27,13 +27,14 @@ from bertwright.evaluation.plots import plot_predicted
 from bertwright.evaluation.report import per_source_table, scores_table
 from bertwright.model import BertConfig, SequenceClassifier
 from bertwright.tasks import labels as names
-from bertwright.tasks.regularisation import values_apart, weighted
-from bertwright.tasks.task import Loss, Task, fine
+from bertwright.tasks.regularisation import values_apart
+from bertwright.tasks.task import fine
+from bertwright.tasks.texts import OfTexts, TextLoss
 from bertwright.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Regression(Task):
+class Regression(OfTexts):
     """One number for each text, learned by its squared error.
 
     ``mean`` and ``deviation`` are those of the training scores: a fresh head begins at that mean, with weights of that
@@ -45,9 +46,7 @@ class Regression(Task):
     deviation: float = field(default=1.0, compare=False)
 
     SUMMARY = "a number for each text, or for each pair of texts"
-    ARCHITECTURE = "BertForSequenceClassification"
-    PIPELINE = "text-classification"
-    OPTIONS = Task.OPTIONS | {"r_drop"}
+    OPTIONS = OfTexts.OPTIONS | {"r_drop"}
     METRICS: ClassVar = {
         "pearson": "Pearson correlation",
         "spearman": "Spearman correlation",
@@ -107,8 +106,8 @@ class Regression(Task):
         """The model, its head fresh: its outputs scatter around the mean of the training scores, on their scale."""
         model = SequenceClassifier(config, 1, head_layers=head_layers, head_size=head_size)
         with torch.no_grad():
-            model.classifier.weight.mul_(self.deviation)
-            model.classifier.bias.fill_(self.mean)
+            model.last.weight.mul_(self.deviation)
+            model.last.bias.fill_(self.mean)
         return model
 
     def describe(self, inputs: Inputs) -> str:
@@ -116,37 +115,37 @@ class Regression(Task):
         scores_B = targets(inputs.examples)
         return (
             f"scores: {scores_B.min():g} to {scores_B.max():g}, mean {scores_B.mean():.4g}, "
-            f"standard deviation {scores_B.std():.4g}"
+            f"standard deviation {scores_B.std():.4g}{self.describe_windows(inputs)}"
         )
 
     # ------------------------------------------------------------------------------------------ training
 
-    def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
+    def text_loss(self, examples: Sequence[Example], weights_C: FloatArray) -> TextLoss:
         """Squared error, in float32 or finer."""
-        targets_U = torch.from_numpy(targets(inputs.examples))
+        targets_B = torch.from_numpy(targets(examples))
 
-        def total(outputs_B1: Tensor, units: IntArray) -> Tensor:
-            outputs_B1 = fine(outputs_B1)
-            return F.mse_loss(outputs_B1[:, 0], targets_U[torch.from_numpy(units)].to(outputs_B1), reduction="sum")
+        def losses(outputs_X1: Tensor, texts: IntArray) -> Tensor:
+            outputs_X1 = fine(outputs_X1)
+            return F.mse_loss(outputs_X1[:, 0], targets_B[torch.from_numpy(texts)].to(outputs_X1), reduction="none")
 
-        weight_U = np.ones(len(targets_U))
-        return Loss(weight_U, total, divergence=weighted(values_apart, weight_U))
+        return TextLoss(np.ones(len(examples)), losses, apart=values_apart)
 
     # ---------------------------------------------------------------------------- predictions and measures
 
     def scores(self, outputs_RC: FloatArray, inputs: Inputs) -> dict[str, float]:
         """Compute each metric that may pick the best epoch."""
-        true_B = targets(inputs.examples)
-        return {name: measure(true_B, outputs_RC[:, 0]) for name, measure in MEASURES.items()}
+        true_B, predicted_B = targets(inputs.examples), self.pooled(outputs_RC, inputs)[:, 0]
+        return {name: measure(true_B, predicted_B) for name, measure in MEASURES.items()}
 
     def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
         """The full measurement of an evaluation."""
         sources = [example.source for example in inputs.examples]
-        return regression_metrics(targets(inputs.examples), outputs_RC[:, 0], headline, sources)
+        return regression_metrics(targets(inputs.examples), self.pooled(outputs_RC, inputs)[:, 0], headline, sources)
 
     def decode(self, outputs_RC: FloatArray, inputs: Inputs) -> list[dict[str, Any]]:
         """The score of each text."""
-        return [{"predicted": float(value)} for value in outputs_RC[:, 0]]
+        values_B, windows = self.pooled(outputs_RC, inputs)[:, 0].tolist(), self.told_windows(inputs)
+        return [{"predicted": value} | several for value, several in zip(values_B, windows, strict=True)]
 
     def report(self, metrics: Mapping[str, Any], title: str) -> RenderableType:
         """Correlations, errors and sources as tables."""

@@ -65,9 +65,9 @@ class Task(ABC):
     """A task; the methods here are those of texts or pairs of texts, and each can be another task's own."""
 
     SUMMARY: ClassVar[str]  # one line for people
-    ARCHITECTURE: ClassVar[str]  # what transformers calls the model
+    ARCHITECTURE: ClassVar[str] = "BertForSequenceClassification"  # what transformers calls the model
     PROBLEM: ClassVar[str | None] = None  # the problem_type of a sequence classifier
-    PIPELINE: ClassVar[str]  # what model hubs call the task
+    PIPELINE: ClassVar[str] = "text-classification"  # what model hubs call the task
     METRICS: ClassVar[Mapping[str, str]]  # what can pick the best epoch, beside the loss, and its title; first: default
     READS: ClassVar[str] = "text"  # what a record calls the text that is predicted from
     ASKED: ClassVar[tuple[str, str]] = ('"a text"', '["a text"]')  # what predict takes, as a shell and as Python has it
@@ -219,9 +219,9 @@ class Task(ABC):
         """Encode examples as the model takes them."""
         return encode_texts(tokenizer, examples, recipe.max_length)
 
-    @abstractmethod
     def describe(self, inputs: Inputs) -> str:
         """One line about training examples."""
+        return f"labels: {', '.join(self.labels)[:200]}" if self.labels else f"{len(inputs.examples):,} examples"
 
     # ------------------------------------------------------------------------------------------ training
 
