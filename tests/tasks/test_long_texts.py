@@ -94,7 +94,9 @@ def test_labels_and_scores_are_learned_and_judged_by_windows_too(
     pooled = torch.stack([part.mean(0) for part in split])
 
     def inputs_of(examples: list[Any]) -> Inputs:
-        return Inputs(examples, windowed("a" * len(counts), counts).table, np.cumsum([0, *counts]), np.zeros(len(counts), int))
+        return Inputs(
+            examples, windowed("a" * len(counts), counts).table, np.cumsum([0, *counts]), np.zeros(len(counts), int)
+        )
 
     true = torch.tensor([text[:2] for text in texts], dtype=torch.float64)
     labels = [tuple(name for name, has in zip("xy", text[:2], strict=True) if has) for text in texts]
