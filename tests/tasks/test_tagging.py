@@ -178,7 +178,7 @@ def test_data_are_written_in_the_scheme_of_a_model_from_elsewhere(classes: str, 
 
 
 @pytest.mark.parametrize("tag", ["B-NEW", "NN"])
-def test_a_tag_that_training_did_not_have_is_named_with_its_word(tag: str) -> None:
+def test_tags_of_something_else_are_refused(tag: str) -> None:
     rows = [sentence("a", "O"), sentence("a Bonn", f"O {tag}", "f:7")]
     with pytest.raises(BertwrightError) as caught:
         NER.check(rows, Recipe(), labelled=True)
@@ -186,9 +186,50 @@ def test_a_tag_that_training_did_not_have_is_named_with_its_word(tag: str) -> No
         f"f:7, word 2 ('Bonn'): the label '{tag}' does not occur in the training rows "
         "(known: O, B-BAD, I-BAD, B-GOOD, I-GOOD)"
     )
-    with pytest.raises(BertwrightError, match=rf"word 2 \('Bonn'\): the label '{tag}'"):
-        POS.check([sentence("a Bonn", f"ADJ {tag}")], Recipe(), labelled=True)
+    with pytest.raises(BertwrightError, match=rf"word 1 \('Bonn'\): the label '{tag}'"):
+        POS.check([sentence("Bonn", tag)], Recipe(), labelled=True)
     NER.check(rows, Recipe(), labelled=False)
+    with pytest.raises(BertwrightError, match="the label 'NN' does not occur"):  # no span, where others are
+        NER.check([sentence("a b", "B-GOOD NN")], Recipe(), labelled=True)
+
+
+def test_a_type_that_training_did_not_have_is_missed_as_seqeval_has_it() -> None:
+    tags = ["B-GOOD I-GOOD O B-NEW", "B-NEW O B-BAD", "B-OLD I-OLD O"]
+    rows = [sentence("a b c d", tags[0], "f:1"), sentence("e f g", tags[1], "f:6"), sentence("h i j", tags[2], "f:10")]
+    told = (
+        r"^f:1, word 4 \('d'\): training did not have the tag 'B-NEW'; 4 of 10 words have such tags "
+        r"\(B-NEW, B-OLD, I-OLD\); they count as wrong, and the loss leaves them out$"
+    )
+    with pytest.warns(BertwrightWarning, match=told):
+        NER.check(rows, Recipe(), labelled=True)
+    inputs = encoded(rows)
+    guesses = [line.replace("NEW", "BAD").replace("OLD", "GOOD").split() for line in tags]
+    logits = np.random.default_rng(0).normal(size=(10, 5))
+    logits[np.arange(10), [NER.classes.index(tag) for line in guesses for tag in line]] += 9
+    found = NER.measure(logits, inputs, "f1")
+    wanted = [line.split() for line in tags]
+    assert found["f1"] == pytest.approx(f1_score(wanted, guesses))
+    assert found["accuracy"] == pytest.approx(0.6)
+    assert found["spans"] == {"true": 5, "predicted": 5, "right": 2}
+    assert found["per_class"]["NEW"] == {"precision": 0, "recall": 0, "f1": 0, "support": 2}
+    assert [NER.truth(row)["true"] for row in rows] == [[*wanted[0]], ["B-NEW", "O", "B-BAD"], wanted[2]]
+    known = [0, 1, 2, 5, 6, 9]
+    targets = torch.tensor([NER.classes.index(tag) for line in wanted for tag in line if tag in NER.classes])
+    for weights in (np.ones(5), np.array([0.3, 1, 2, 1, 0.7])):
+        expected = torch.nn.functional.cross_entropy(torch.tensor(logits[known]), targets, torch.tensor(weights)).item()
+        assert NER.loss(inputs, weights).mean(logits) == pytest.approx(expected)
+
+
+def test_a_part_of_speech_that_training_did_not_have_counts_as_wrong() -> None:
+    rows = [sentence("a Bonn", "ADJ NN")]
+    with pytest.warns(BertwrightWarning, match="training did not have the tag 'NN'; 1 of 2 words have such tags"):
+        POS.check(rows, Recipe(), labelled=True)
+    logits = np.zeros((2, len(POS.classes)))
+    logits[:, POS.classes.index("ADJ")] = 1
+    found = POS.measure(logits, encoded(rows), "accuracy")
+    assert found["accuracy"] == 0.5
+    assert found["per_class"]["NN"]["support"] == 1
+    assert POS.truth(rows[0]) == {"true": ["ADJ", "NN"]}
 
 
 def test_tags_that_break_their_scheme_are_counted() -> None:

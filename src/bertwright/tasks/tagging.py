@@ -57,6 +57,7 @@ from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
 _LEARNED = "IOB2"
+_IGNORED = -100  # in place of a target, for torch
 _ALMOST = re.compile(r"[BIMELSUWbimelsuw][-_:.].+")  # what somebody may mean as the mark of a span
 _SURELY_SPANS = 0.9  # of the words; where so many tags mark spans or none, another one is a slip of the pen
 
@@ -135,12 +136,12 @@ class Tagging(Task):
         return inside, aside, "of the sentences"
 
     def check(self, examples: Sequence[TaggedExample], recipe: Recipe, *, labelled: bool) -> None:
-        """Raise BertwrightError for a tag that training did not have; tell of tags that break their scheme."""
+        """Raise BertwrightError for sentences without tags, or without any of the model's; tell of tags that are odd."""
         if labelled:
             for example in examples:
                 if example.tags is None:
                     raise BertwrightError(f"{example.where}: there are no tags to measure by; give each word its own")
-            self.targets(examples)
+            self._check_known(examples)
             if self.scheme != PLAIN:
                 _tell_irregular(examples)
 
@@ -158,7 +159,8 @@ class Tagging(Task):
 
     def truth(self, example: TaggedExample) -> dict[str, Any]:
         """The tags, written in the scheme of the model."""
-        return {"true": [self.classes[code] for code in self.targets([example])]}
+        true = self._true([example])
+        return {"true": [true.labels[code] for code in true.tagged.code_W]}
 
     # ----------------------------------------------------------------------------------- task and model
 
@@ -226,7 +228,7 @@ class Tagging(Task):
         else:
             found, _ = scheme_of_tags([example.tags or () for example in inputs.examples])
             types = self._tag_set.types
-            spans_N3 = self._true(inputs.examples).spans_N3
+            spans_N3 = self._true(inputs.examples).tagged.spans_N3
             counts = names.balance(types, np.bincount(spans_N3[:, 2], minlength=len(types)))
             parts = [f"tags: {found}" + (f", learned as {self.scheme}" if found != self.scheme else "")]
             parts.append(f"{len(spans_N3):,} spans: {counts}")
@@ -240,21 +242,22 @@ class Tagging(Task):
     # ------------------------------------------------------------------------------------------ training
 
     def targets(self, examples: Sequence[TaggedExample]) -> IntArray:
-        """Return the label of each word of all sentences, code_W.
+        """Return the label of each word of all sentences, code_W; past the model's stand those that it does not have.
 
         Raises:
-            BertwrightError: a tag is none of the model's (names the sentence and the word).
+            BertwrightError: a tag marks no span where the model's do (names the sentence and the word).
         """
-        return self._true(examples).code_W
+        return self._true(examples).tagged.code_W
 
-    def _true(self, examples: Sequence[TaggedExample]) -> Tagged:
-        """The labels of the model that the words have, and the spans as the file has them.
+    def _true(self, examples: Sequence[TaggedExample]) -> _True:
+        """The labels that the words have, and the spans as the file has them.
 
         Not all schemes can tell two spans that touch from one, so these are not found again in the labels.
         """
         flat = [tag for example in examples for tag in example.tags or ()]
         if self.scheme == PLAIN:
-            return Tagged.word_by_word(self._codes(flat, self.classes, flat, examples))
+            labels = _and_others(self.classes, flat)
+            return _True(Tagged.word_by_word(codes(flat, labels)), labels, labels)
         known = dict.fromkeys(flat)
         for tag in known:
             if tag != OUTSIDE and not marks_span(tag):
@@ -263,17 +266,34 @@ class Tagging(Task):
         lengths = _lengths(examples)
         spans_N3 = given.spans(codes(flat, given.tags), lengths)
         written = write_tags(spans_N3, given.types, lengths, self.scheme)
-        code_W = self._codes(written, [in_full(label) for label in self.classes], flat, examples)
-        spans_N3[:, 2] = codes(given.types, self._tag_set.types)[spans_N3[:, 2]]
-        return Tagged(code_W, spans_N3)
+        labels, types = _and_others(self._in_full, written), _and_others(self._tag_set.types, given.types)
+        spans_N3[:, 2] = codes(given.types, types)[spans_N3[:, 2]]
+        return _True(Tagged(codes(written, labels), spans_N3), self.classes + labels[len(self.classes) :], types)
 
-    def _codes(
-        self, tags: Sequence[str], known: Sequence[str], given: Sequence[str], examples: Sequence[TaggedExample]
-    ) -> IntArray:
-        try:
-            return codes(tags, known)
-        except KeyError as error:
-            raise self._unknown(given[tags.index(error.args[0])], examples) from None
+    @cached_property
+    def _in_full(self) -> tuple[str, ...]:
+        return tuple(map(in_full, self.classes))
+
+    def _check_known(self, examples: Sequence[TaggedExample]) -> None:
+        """Tell of words whose tag the model does not have.
+
+        Raises:
+            BertwrightError: but for O, no word has one that it has: the tags are of something else.
+        """
+        true = self._true(examples)
+        unknown_W = true.tagged.code_W >= len(self.classes)
+        if not unknown_W.any():
+            return
+        outside = true.labels.index(OUTSIDE) if OUTSIDE in true.labels else -1
+        flat = [tag for example in examples for tag in example.tags or ()]
+        strange = list(dict.fromkeys(flat[place] for place in np.flatnonzero(unknown_W).tolist()))
+        if not (~unknown_W & (true.tagged.code_W != outside)).any():
+            raise self._unknown(strange[0], examples)
+        shown = ", ".join(strange[:5]) + (", …" if len(strange) > 5 else "")
+        tell(
+            f"{_where(strange[0], examples)}: training did not have the tag {strange[0]!r}; {unknown_W.sum():,} of "
+            f"{len(flat):,} words have such tags ({shown}); they count as wrong, and the loss leaves them out"
+        )
 
     def _unknown(self, tag: str, examples: Sequence[TaggedExample]) -> BertwrightError:
         return names.unknown(tag, self.classes, _where(tag, examples))
@@ -288,14 +308,22 @@ class Tagging(Task):
     def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
         """Cross-entropy over words, in float32 or finer; a unit weighs as much as its words together."""
         targets, table = self.targets(inputs.examples), inputs.table
-        targets_W, weights = torch.from_numpy(targets), torch.from_numpy(weights_C)
-        weight_W = weights_C[targets]
+        known_W = targets < len(self.classes)
+        targets_W, weights = torch.from_numpy(np.where(known_W, targets, _IGNORED)), torch.from_numpy(weights_C)
+        weight_W = np.where(known_W, weights_C[targets * known_W], 0.0)
         before_W = np.concatenate([[0.0], np.cumsum(weight_W)])
 
         def total(logits_RC: Tensor, units: IntArray, smoothing: float = 0.0) -> Tensor:
             logits_RC = fine(logits_RC)
             targets_R = targets_W[torch.from_numpy(table.outputs(units))].to(logits_RC.device)
-            return F.cross_entropy(logits_RC, targets_R, weights.to(logits_RC), reduction="sum", label_smoothing=smoothing)
+            return F.cross_entropy(
+                logits_RC,
+                targets_R,
+                weights.to(logits_RC),
+                ignore_index=_IGNORED,
+                reduction="sum",
+                label_smoothing=smoothing,
+            )
 
         even, divergence = partial(total, smoothing=1.0), weighted(classes_apart, weight_W, table.outputs)
         return Loss(np.diff(before_W[table.read_starts]), total, even, divergence)
@@ -310,15 +338,13 @@ class Tagging(Task):
     def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
         """The full measurement of an evaluation."""
         true, counts = self._counts(outputs_RC, inputs)
-        types = self.classes if self.scheme == PLAIN else self._tag_set.types
-        return tagging_metrics(true, counts, types, list(self.metrics), headline)
+        return tagging_metrics(true.tagged, counts, true.types, list(self.metrics), headline)
 
-    def _counts(self, outputs_RC: FloatArray, inputs: Inputs) -> tuple[Tagged, SpanCounts]:
+    def _counts(self, outputs_RC: FloatArray, inputs: Inputs) -> tuple[_True, SpanCounts]:
         lengths_B = _lengths(inputs.examples)
         true = self._true(inputs.examples)
         predicted = self._tagged(outputs_RC.argmax(1), lengths_B)
-        types = self.classes if self.scheme == PLAIN else self._tag_set.types
-        return true, SpanCounts.of(true, predicted, lengths_B, len(types))
+        return true, SpanCounts.of(true.tagged, predicted, lengths_B, len(true.types))
 
     def _tagged(self, code_W: IntArray, lengths_B: IntArray) -> Tagged:
         if self.scheme == PLAIN:
@@ -388,6 +414,20 @@ class Tagging(Task):
         """Draw the F1 of each type."""
         if metrics["per_class"]:
             plot_types(metrics, folder / "types.png")
+
+
+@dataclass(frozen=True, slots=True)
+class _True:
+    """What words are tagged with, and what the codes mean: the model's labels and types of spans, then others."""
+
+    tagged: Tagged
+    labels: tuple[str, ...]
+    types: tuple[str, ...]
+
+
+def _and_others(known: Sequence[str], found: Iterable[str]) -> tuple[str, ...]:
+    places = set(known)
+    return (*known, *(one for one in dict.fromkeys(found) if one not in places))
 
 
 def _lengths(examples: Sequence[TaggedExample]) -> IntArray:
