@@ -123,7 +123,7 @@ def test_losses_of_windows_end_to_end_are_cross_entropies_of_each(lengths: list[
 
 def outputs_and_loss(predictor: Predictor, inputs: Inputs) -> tuple[np.ndarray[Any, Any], float]:
     outputs = predictor.outputs(inputs)
-    return outputs, predictor.task.loss(inputs, np.ones(1)).mean(outputs)
+    return outputs, predictor.task.loss(inputs, np.ones(2)).mean(outputs)
 
 
 def assert_same(oracle: Any, predictor: Predictor) -> None:
@@ -189,18 +189,40 @@ def test_answers_without_a_place_are_measured_by_but_not_trained_on(tokenizer: T
     lost, found = example("the day was so", ("night", None)), example("the day was so", ("day", (4, 7)))
     inputs, alone = encode(tokenizer, lost, found), encode(tokenizer, found)
     outputs = np.random.default_rng(0).normal(size=(inputs.table.tokens, 2))
-    loss = task.loss(inputs, np.ones(1))
+    loss = task.loss(inputs, np.ones(2))
     assert loss.weight_U.tolist() == [0, 1]
-    same = task.loss(alone, np.ones(1)).mean(outputs[inputs.table.starts[1] :])
+    same = task.loss(alone, np.ones(2)).mean(outputs[inputs.table.starts[1] :])
     assert loss.mean(outputs) == pytest.approx(same)
-    assert task.loss(encode(tokenizer, lost), np.ones(1)).mean(outputs[: inputs.table.starts[1]]) == 0.0
+    assert task.loss(encode(tokenizer, lost), np.ones(2)).mean(outputs[: inputs.table.starts[1]]) == 0.0
+
+
+def test_questions_with_and_without_an_answer_can_weigh_differently(tokenizer: Tokenizer) -> None:
+    task = QuestionAnswering(0.0)
+    day, so = example("the day was so", ("day", (4, 7))), example("so it was", ("so", (0, 2)))
+    none = example("the cat is here and so on " * 4)  # several windows
+    parts = [encode(tokenizer, one) for one in (day, none, so)]
+    inputs = encode(tokenizer, day, none, so)
+    assert task.class_weights("balanced", inputs).tolist() == [0.75, 1.5]
+    assert task.class_weights("no-answer=2", inputs).tolist() == [1, 2]
+    assert task.class_weights("balanced", encode(tokenizer, day)).tolist() == [1, 1]
+    with pytest.raises(
+        BertwrightError, match=r"--class-weights: no class 'none'; did you mean 'no-answer'\? \(classes: answer, no-answer\)"
+    ):
+        task.class_weights("none=2", None)
+    outputs = np.random.default_rng(0).normal(size=(inputs.table.tokens, 2))
+    each = np.split(outputs, np.cumsum([part.table.tokens for part in parts])[:-1])
+    windows = np.array([len(part.table) for part in parts])
+    assert windows[1] > 1
+    losses = [task.loss(part, np.ones(2)).mean(own) for part, own in zip(parts, each, strict=True)]
+    expected = np.average(losses, weights=windows * [0.5, 3, 0.5])
+    assert task.loss(inputs, np.array([0.5, 3.0])).mean(outputs) == pytest.approx(expected)
 
 
 def test_two_passes_lie_apart_by_the_divergences_of_each_window(tokenizer: Tokenizer) -> None:
     found, other = example("the day was so", ("day", (4, 7))), example("so it was the day and so", ("so", (0, 2)))
     lost = example("the day was so", ("night", None))
     inputs = encode(tokenizer, found, lost, other)
-    divergence = QuestionAnswering().loss(inputs, np.ones(1)).divergence
+    divergence = QuestionAnswering().loss(inputs, np.ones(2)).divergence
     assert divergence is not None
     random = np.random.default_rng(0)
     one, two = (torch.from_numpy(random.normal(size=(inputs.table.tokens, 2))) for _ in range(2))

@@ -36,6 +36,7 @@ from bertwright.evaluation.answers import (
     plot_answers,
 )
 from bertwright.model import BertConfig, SpanClassifier
+from bertwright.tasks import labels as names
 from bertwright.tasks.spans import Spans, best_spans, no_answer_scores
 from bertwright.tasks.task import Loss, Task, fine
 from bertwright.tokenizer import Tokenizer
@@ -44,7 +45,7 @@ from bertwright.training.recipe import Recipe
 BEST = 20  # answers among which probability is shared out, as in the official scripts
 SHOWN = 5  # of them, that a prediction tells
 CERTAIN = 1e9  # the margin, for the official script, of a question with an empty context
-
+KINDS = ("answer", "no-answer")  # of questions, as ``--class-weights`` names them
 
 # For training; two epochs of a sample of v2.0, which has 5,615, were no better than declining to answer (LOG.md).
 FEW_QUESTIONS = 10_000
@@ -69,7 +70,7 @@ class QuestionAnswering(Task):
     READS: ClassVar = "question"
     ASKED: ClassVar = ('"a question" --pair "its context"', '["a question"], ["its context"]')
     DEFAULTS: ClassVar = {"max_length": 384, "stride": 128, "batch_size": 16}
-    OPTIONS: ClassVar = frozenset({"stride", "question_length", "answer_length", "r_drop"})
+    OPTIONS: ClassVar = frozenset({"stride", "question_length", "answer_length", "class_weights", "r_drop"})
 
     # ------------------------------------------------------------------------------------------- examples
 
@@ -188,6 +189,11 @@ class QuestionAnswering(Task):
 
     # ------------------------------------------------------------------------------------------ training
 
+    def class_weights(self, setting: str, inputs: Inputs | None) -> FloatArray:
+        """Loss weights of the windows of questions with an answer and of those without; balanced by the questions."""
+        kinds = [] if inputs is None else [int(example.is_impossible) for example in inputs.examples]
+        return names.weights(setting, KINDS, np.bincount(np.array(kinds, dtype=np.int64), minlength=len(KINDS)))
+
     def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
         """The mean of the cross-entropies of start and end over the tokens of a window, in float32 or finer.
 
@@ -195,6 +201,8 @@ class QuestionAnswering(Task):
         no weight.
         """
         targets_W2, weight_W = targets(inputs)
+        kind_E = np.array([example.is_impossible for example in inputs.examples], dtype=np.int64)
+        weight_W = weight_W * np.repeat(weights_C[kind_E], inputs.counts)
         lengths_W = inputs.table.lengths
 
         def total(outputs_R2: Tensor, units: IntArray) -> Tensor:
