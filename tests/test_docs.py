@@ -319,7 +319,7 @@ def test_links_lead_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if Path(name).name.startswith("task-")])
-def test_the_guide_of_a_task_shows_command_output_and_picture(name: str) -> None:
+def test_the_guide_of_a_task_shows_a_command_and_a_picture(name: str) -> None:
     assert re.search(r"^    bertwright ", page(name), flags=re.MULTILINE)
     pictures = re.findall(r"!\[[^\]]+\]\((images/[^)]+\.png)\)", page(name))
     assert pictures

@@ -6,6 +6,8 @@ import dataclasses
 import io
 import itertools
 import json
+import re
+import shutil
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import bertwright
@@ -24,6 +27,7 @@ from bertwright.training.epochs import RowObjective
 from bertwright.training.observers import read_history
 from bertwright.training.recipe import Recipe
 from bertwright.training.schedule import learning_rate
+from command_line import run as run_command
 from tiny_model import BAD, GOOD, QUICK, Fit, rows, weights, write_jsonl, write_tsv
 
 pytestmark = pytest.mark.usefixtures("plotless")
@@ -173,8 +177,27 @@ def test_a_head_of_ones_own_is_saved_and_loaded(fit: Fit) -> None:
     assert json.loads((run.out / "config.json").read_text())["architectures"] == ["BertModel"]
     theirs = BertModel.from_pretrained(run.out)
     assert torch.equal(theirs.pooler.dense.weight, held["bert.pooler.dense.weight"])
+    shown = run_command("info", run.out)
+    assert shown.code == 0
+    assert re.search(r"labels\W+0, 1", shown.out)
+    recipe = (run.out / "recipe.toml").read_text()
+    for wrong, message in (
+        (recipe.replace("head_layers = 2", "head_layers = 0"), r"incomplete .*; is recipe.toml of another model\?"),
+        (recipe.replace("head_size = 16", "head_size = 8"), r"'head.0.weight' has the shape .*recipe.toml, or the number of"),
+    ):
+        (run.out / "recipe.toml").write_text(wrong)
+        with pytest.raises(BertwrightError, match=message):
+            bertwright.load(run.out)
     _, found = AutoModelForSequenceClassification.from_pretrained(run.out, output_loading_info=True)
     assert set(found["missing_keys"]) == {"classifier.weight", "classifier.bias"}
+
+
+def test_a_checkpoint_with_a_head_of_other_names_is_started_from(fit: Fit, tiny_dir: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(tiny_dir, tmp_path / "other")
+    held = load_file(other / "model.safetensors")
+    strange = {"head.dense.weight": torch.ones(16, 16), "head.out.weight": torch.ones(3, 16)}
+    save_file(held | strange, other / "model.safetensors")
+    assert "head.dense.weight" not in weights(fit(model=other).out)
 
 
 # -------------------------------------------------------------------------------------------------------------- options

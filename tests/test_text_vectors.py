@@ -140,6 +140,8 @@ def test_a_long_text_is_cut_and_told(encoder: TextEncoder) -> None:
         ({"layers": "last4"}, "--layers last4: the model has only 2 layers; name some of 0 to 2"),
         ({"layers": 3}, "--layers is '3'; use last, last4, or numbers from 0 (the embeddings) to 2, with commas between"),
         ({"layers": -1}, "--layers is '-1'; use last"),
+        ({"layers": None}, "--layers is 'None'; use last"),
+        ({"layers": ["last"]}, "--layers is \"['last']\"; use last"),
         ({"layers": ""}, "--layers is ''; use last"),
         ({"max_length": 49}, "--max-length is 49; the model takes 2 to 48 tokens"),
         ({"max_length": 1}, "--max-length is 1; the model takes 2 to 48 tokens"),

@@ -39,7 +39,7 @@ def model_table(source: str) -> Table:
     row("parameters", f"{sum(tensor.numel() for tensor in held.tensors.values()):,}")
     row("parts", ", ".join(dict.fromkeys(name.split(".")[0] for name in held.tensors)))
     labels = held.config.get("id2label")
-    if isinstance(labels, dict) and any(name.startswith(checkpoint.TASK_HEADS) for name in held.tensors):
+    if isinstance(labels, dict) and any(name.startswith(("classifier.", "head.")) for name in held.tensors):
         names = [str(label) for label in labels.values()]
         row("labels", ", ".join(names[:20]) + (f", … ({len(names)})" if len(names) > 20 else ""))
     recipe_file = held.directory / Recipe.FILE

@@ -391,7 +391,7 @@ class Headed(nn.Module):
         self.dropout = config.hidden_dropout_prob if dropout is None else dropout
         self.frozen = 0
 
-    def end(self, outputs: int) -> None:
+    def add_last(self, outputs: int) -> None:
         """Add the last layer. Above dense ones it is one of them by name: transformers would take it for the whole head."""
         layer = Linear(self.width, outputs)
         if len(self.head):
@@ -455,7 +455,7 @@ class SequenceClassifier(Headed):
     def __init__(self, config: BertConfig, classes: int, *, head_layers: int = 0, head_size: int = 0) -> None:
         super().__init__(config, head_layers=head_layers, head_size=head_size)
         self.pooler = Pooler(config)
-        self.end(classes)
+        self.add_last(classes)
         initialise(self, config)
 
     def classify(self, features_RH: Tensor, noise: Noise | None = None) -> Tensor:
@@ -470,7 +470,7 @@ class TokenClassifier(Headed):
 
     def __init__(self, config: BertConfig, classes: int, *, head_layers: int = 0, head_size: int = 0) -> None:
         super().__init__(config, head_layers=head_layers, head_size=head_size)
-        self.end(classes)
+        self.add_last(classes)
         initialise(self, config)
 
     def classify(self, features_RH: Tensor, noise: Noise | None = None) -> Tensor:
@@ -487,7 +487,7 @@ class SpanClassifier(Headed):
 
     def __init__(self, config: BertConfig, *, head_layers: int = 0, head_size: int = 0) -> None:
         super().__init__(config, head_layers=head_layers, head_size=head_size)
-        self.end(2)
+        self.add_last(2)
         initialise(self, config)
 
     def classify(self, features_RH: Tensor, noise: Noise | None = None) -> Tensor:

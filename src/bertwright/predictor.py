@@ -188,7 +188,7 @@ class Predictor:
             how: options of the recipe that say how to read a file, where they differ from training's.
 
         Raises:
-            BertwrightError: the file cannot be read, or holds a label that training did not have.
+            BertwrightError: the file cannot be read, or holds a label that the model does not have.
         """
         if isinstance(data, str | Path):
             name = str(data)
@@ -282,7 +282,8 @@ def load(
     model = judge.build(config, head_layers=head_layers, head_size=recipe.head_size)
     report = checkpoint.load_into(model, held.tensors, where=str(directory))
     if report.new:
-        raise BertwrightError(f"{directory}: the weights are incomplete ({report.describe()})")
+        hint = f"; is {Recipe.FILE} of another model?" if any(name.startswith("head.") for name in held.tensors) else ""
+        raise BertwrightError(f"{directory}: the weights are incomplete ({report.describe()}){hint}")
     if unread := [name for name in report.left if name.startswith(("embeddings.", "encoder.", *checkpoint.TASK_HEADS))]:
         raise BertwrightError(
             f"{where}: describes a smaller model than the weights are of: {unread[0]} and {len(unread) - 1} more tensors "

@@ -127,15 +127,15 @@ def _from_checkpoint(recipe: Recipe) -> StartingPoint:
 
 
 def _same_head(held: Checkpoint, task: Task, recipe: Recipe) -> bool:
-    layers = len([name for name in held.tensors if name.startswith("head.") and name.endswith(".weight")])
-    widths = [held.tensors[f"head.{number}.weight"].shape[0] for number in range(layers - 1)]
+    widths = {name: value.shape[0] for name, value in held.tensors.items() if name.startswith("head.") and value.ndim > 1}
+    layers = [f"head.{number}.weight" for number in range(recipe.head_layers + 1)] if recipe.head_layers else []
     made_by = held.directory / Recipe.FILE
     try:
         opens = Recipe.of(Recipe.read(made_by)).task == recipe.task if made_by.exists() else task.opens(held.config)
         same = opens and type(task).from_config(held.config, str(held.config_path)) == task
     except BertwrightError:  # a head for something else
         return False
-    return same and widths == [recipe.head_size] * recipe.head_layers
+    return same and widths.keys() == set(layers) and all(widths[name] == recipe.head_size for name in layers[:-1])
 
 
 def _tokenizer(source: str) -> Tokenizer:

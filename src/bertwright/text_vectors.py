@@ -200,7 +200,9 @@ class TextEncoder:
 
 def _named(layers: str | int | Sequence[int]) -> str:
     """Layers as Kind has them."""
-    return str(layers) if isinstance(layers, str | int) else ",".join(map(str, layers))
+    if isinstance(layers, list | tuple) and all(isinstance(layer, int) for layer in layers):
+        return ",".join(map(str, layers))
+    return str(layers)  # what else it may be is refused as it stands
 
 
 def vectors(

@@ -23,6 +23,7 @@ from bertwright.data.examples import Example
 from bertwright.data.inputs import Inputs
 from bertwright.data.labelled import LabelledText
 from bertwright.data.packing import TokenTable
+from bertwright.evaluation.label_sets import tuned_thresholds
 from bertwright.tasks.classification import Classification
 from bertwright.tasks.multi_label import MultiLabel
 from bertwright.tasks.regression import Regression
@@ -114,19 +115,31 @@ def test_labels_and_scores_are_learned_and_judged_by_windows_too(
     np.testing.assert_allclose([answer["logits"] for answer in answers], pooled.numpy())
     exact = [set(answer["predicted"]) == set(given) for answer, given in zip(answers, labels, strict=True)]
     assert task.scores(outputs_WC, inputs)["subset_accuracy"] == pytest.approx(np.mean(exact))
-    measured = task.tuned(outputs_WC, inputs).measure(outputs_WC, inputs, "f1_micro")
-    assert measured["f1_micro"] >= task.scores(outputs_WC, inputs)["f1_micro"] - 1e-9
+    thresholds_C = tuned_thresholds(true.numpy() > 0, torch.sigmoid(pooled).numpy(), per_label=False)
+    tuned = task.tuned(outputs_WC, inputs)
+    assert tuned.thresholds == pytest.approx(tuple(thresholds_C))
+    given_BC = torch.sigmoid(pooled).numpy() >= thresholds_C
+    assert tuned.measure(outputs_WC, inputs, "f1_micro")["subset_accuracy"] == pytest.approx(
+        (given_BC == (true.numpy() > 0)).all(1).mean()
+    )
+    assert task.describe(inputs).endswith(described := _described(counts))
 
     values = torch.tensor([text[2] for text in texts], dtype=torch.float64)
     inputs = inputs_of([Example("t", f"f:{i}", label=repr(text[2])) for i, text in enumerate(texts)])
     squares = [(part[:, 0] - value).square().mean().item() for part, value in zip(split, values, strict=True)]
     score, one = Regression(), np.ones(1)
+    assert score.describe(inputs).endswith(described)
     assert score.loss(inputs, one).mean(outputs_WC[:, :1]) == pytest.approx(np.mean(squares))
     judged = score.example_loss(inputs, one).mean(outputs_WC[:, :1])
     assert judged == pytest.approx((pooled[:, 0] - values).square().mean().item())
     found = score.decode(outputs_WC[:, :1], inputs)
     assert [answer.get("windows", 1) for answer in found] == counts
     np.testing.assert_allclose([answer["predicted"] for answer in found], pooled[:, 0].numpy())
+
+
+def _described(counts: list[int]) -> str:
+    long = [count for count in counts if count > 1]
+    return f"; {len(long)} longer texts in {sum(long)} windows" if long else ""
 
 
 def long_rows(count: int, seed: int = 0) -> list[tuple[str, str]]:

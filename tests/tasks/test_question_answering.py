@@ -200,15 +200,21 @@ def test_questions_with_and_without_an_answer_can_weigh_differently(tokenizer: T
     task = QuestionAnswering(0.0)
     day, so = example("the day was so", ("day", (4, 7))), example("so it was", ("so", (0, 2)))
     none = example("the cat is here and so on " * 4)  # several windows
+    lost = example("the day was so", ("night", None))  # of no weight, so that it counts for neither
     parts = [encode(tokenizer, one) for one in (day, none, so)]
-    inputs = encode(tokenizer, day, none, so)
-    assert task.class_weights("balanced", inputs).tolist() == [0.75, 1.5]
+    inputs = encode(tokenizer, day, none, lost, so)
+    balanced = task.class_weights("balanced", inputs)
+    weight_U = task.loss(inputs, balanced).weight_U
+    windows = inputs.counts
+    assert weight_U[windows[0] : windows[:2].sum()].sum() == pytest.approx(weight_U.sum() / 2)
     assert task.class_weights("no-answer=2", inputs).tolist() == [1, 2]
-    assert task.class_weights("balanced", encode(tokenizer, day)).tolist() == [1, 1]
+    with pytest.warns(BertwrightWarning, match="balanced has no effect: no training question is of the kind 'no-answer'"):
+        assert task.class_weights("balanced", encode(tokenizer, day)).tolist() == [1, 1]
     with pytest.raises(
         BertwrightError, match=r"--class-weights: no class 'none'; did you mean 'no-answer'\? \(classes: answer, no-answer\)"
     ):
         task.class_weights("none=2", None)
+    inputs = encode(tokenizer, day, none, so)
     outputs = np.random.default_rng(0).normal(size=(inputs.table.tokens, 2))
     each = np.split(outputs, np.cumsum([part.table.tokens for part in parts])[:-1])
     windows = np.array([len(part.table) for part in parts])

@@ -177,27 +177,45 @@ def test_data_are_written_in_the_scheme_of_a_model_from_elsewhere(classes: str, 
     assert task.truth(sentence("a b c d e", "I-X I-X I-X O I-X"))["true"] == expected.split()
 
 
-@pytest.mark.parametrize("tag", ["B-NEW", "NN"])
-def test_tags_of_something_else_are_refused(tag: str) -> None:
-    rows = [sentence("a", "O"), sentence("a Bonn", f"O {tag}", "f:7")]
+@pytest.mark.parametrize(("tag", "label"), [("B-NEW", "B-NEW"), ("S-NEW", "B-NEW"), ("NN", "NN")])
+def test_tags_of_something_else_are_refused(tag: str, label: str) -> None:
+    rows = [sentence("a", "O"), sentence("a Bonn " * 20, f"O {tag} " * 20, "f:7")]
     with pytest.raises(BertwrightError) as caught:
         NER.check(rows, Recipe(), labelled=True)
     assert str(caught.value) == (
-        f"f:7, word 2 ('Bonn'): the label '{tag}' does not occur in the training rows "
+        f"f:7, word 2 ('Bonn'): the label '{label}' does not occur in the training rows "
         "(known: O, B-BAD, I-BAD, B-GOOD, I-GOOD)"
     )
     with pytest.raises(BertwrightError, match=rf"word 1 \('Bonn'\): the label '{tag}'"):
-        POS.check([sentence("Bonn", tag)], Recipe(), labelled=True)
+        POS.check([sentence("Bonn " * 20, f"{tag} " * 20)], Recipe(), labelled=True)
     NER.check(rows, Recipe(), labelled=False)
     with pytest.raises(BertwrightError, match="the label 'NN' does not occur"):  # no span, where others are
         NER.check([sentence("a b", "B-GOOD NN")], Recipe(), labelled=True)
+
+
+def test_few_words_of_an_unknown_type_are_measured() -> None:
+    rows = [sentence("a Bonn", "O B-NEW", "f:7")]
+    with pytest.warns(
+        BertwrightWarning, match=r"^f:7, word 2 \('Bonn'\): the model has no label 'B-NEW'; 1 of 2 words have"
+    ):
+        NER.check(rows, Recipe(), labelled=True)
+
+
+def test_a_label_that_a_model_from_elsewhere_lacks_is_named_as_the_model_would_have_it() -> None:
+    labels = ["O", "B-PER", "I-PER", "E-PER", "S-PER", "B-ORG", "E-ORG"]
+    theirs = Tagging.from_config({"id2label": {str(i): label for i, label in enumerate(labels)}}, "c")
+    rows = [sentence("a b c d", "B-ORG O B-PER I-PER", "f:1")]
+    with pytest.warns(BertwrightWarning, match=r"^f:1, word 1 \('a'\): the model has no label 'S-ORG'; 1 of 4 words"):
+        theirs.check(rows, Recipe(), labelled=True)
+    found = theirs.measure(np.eye(7)[[0, 0, 1, 3]], encoded(rows), "f1")
+    assert found["spans"] == {"true": 2, "predicted": 1, "right": 1}
 
 
 def test_a_type_that_training_did_not_have_is_missed_as_seqeval_has_it() -> None:
     tags = ["B-GOOD I-GOOD O B-NEW", "B-NEW O B-BAD", "B-OLD I-OLD O"]
     rows = [sentence("a b c d", tags[0], "f:1"), sentence("e f g", tags[1], "f:6"), sentence("h i j", tags[2], "f:10")]
     told = (
-        r"^f:1, word 4 \('d'\): training did not have the tag 'B-NEW'; 4 of 10 words have such tags "
+        r"^f:1, word 4 \('d'\): the model has no label 'B-NEW'; 4 of 10 words have such "
         r"\(B-NEW, B-OLD, I-OLD\); they count as wrong, and the loss leaves them out$"
     )
     with pytest.warns(BertwrightWarning, match=told):
@@ -222,7 +240,7 @@ def test_a_type_that_training_did_not_have_is_missed_as_seqeval_has_it() -> None
 
 def test_a_part_of_speech_that_training_did_not_have_counts_as_wrong() -> None:
     rows = [sentence("a Bonn", "ADJ NN")]
-    with pytest.warns(BertwrightWarning, match="training did not have the tag 'NN'; 1 of 2 words have such tags"):
+    with pytest.warns(BertwrightWarning, match=r"the model has no label 'NN'; 1 of 2 words have such \(NN\)"):
         POS.check(rows, Recipe(), labelled=True)
     logits = np.zeros((2, len(POS.classes)))
     logits[:, POS.classes.index("ADJ")] = 1

@@ -25,7 +25,7 @@ from bertwright.data.question_windows import Context, encode_questions
 from bertwright.data.splits import grouped_split
 from bertwright.data.squad import QuestionExample, read_questions
 from bertwright.data.streamed import as_pairs, stream_lines
-from bertwright.errors import BertwrightError
+from bertwright.errors import BertwrightError, tell
 from bertwright.evaluation.answers import (
     TITLES,
     Judged,
@@ -190,9 +190,14 @@ class QuestionAnswering(Task):
     # ------------------------------------------------------------------------------------------ training
 
     def class_weights(self, setting: str, inputs: Inputs | None) -> FloatArray:
-        """Loss weights of the windows of questions with an answer and of those without; balanced by the questions."""
-        kinds = [] if inputs is None else [int(example.is_impossible) for example in inputs.examples]
-        return names.weights(setting, KINDS, np.bincount(np.array(kinds, dtype=np.int64), minlength=len(KINDS)))
+        """Loss weights of the windows of questions with an answer and of those without."""
+        if inputs is None:
+            return names.weights(setting, KINDS, np.zeros(len(KINDS), dtype=np.int64))
+        counts_C = np.bincount(_kinds(inputs), targets(inputs)[1], len(KINDS)).astype(np.int64)
+        if setting != "none" and not counts_C.all():
+            lacking = KINDS[int(counts_C.argmin())]
+            tell(f"--class-weights {setting} has no effect: no training question is of the kind {lacking!r}")
+        return names.weights(setting, KINDS, counts_C)
 
     def loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
         """The mean of the cross-entropies of start and end over the tokens of a window, in float32 or finer.
@@ -201,8 +206,7 @@ class QuestionAnswering(Task):
         no weight.
         """
         targets_W2, weight_W = targets(inputs)
-        kind_E = np.array([example.is_impossible for example in inputs.examples], dtype=np.int64)
-        weight_W = weight_W * np.repeat(weights_C[kind_E], inputs.counts)
+        weight_W = weight_W * weights_C[_kinds(inputs)]
         lengths_W = inputs.table.lengths
 
         def total(outputs_R2: Tensor, units: IntArray) -> Tensor:
@@ -389,6 +393,11 @@ def place(context: Context, first: int, last: int) -> tuple[int, int]:
     while end < len(context.text) and unicodedata.category(context.text[end]) == "Mn":
         end += 1
     return begin, end
+
+
+def _kinds(inputs: Inputs) -> IntArray:
+    """Which of KINDS the question of each window is."""
+    return np.repeat(np.array([example.is_impossible for example in inputs.examples], dtype=np.int64), inputs.counts)
 
 
 def _contexts(inputs: Inputs) -> list[Context]:

@@ -47,7 +47,7 @@ from bertwright.data.tags import (
     write_tags,
 )
 from bertwright.data.word_windows import encode_words
-from bertwright.errors import BertwrightError, tell
+from bertwright.errors import MANY, BertwrightError, tell
 from bertwright.evaluation.spans import SpanCounts, Tagged, plot_types, score, tagging_metrics, tagging_report
 from bertwright.model import BertConfig, TokenClassifier
 from bertwright.tasks import labels as names
@@ -136,7 +136,7 @@ class Tagging(Task):
         return inside, aside, "of the sentences"
 
     def check(self, examples: Sequence[TaggedExample], recipe: Recipe, *, labelled: bool) -> None:
-        """Raise BertwrightError for sentences without tags, or without any of the model's; tell of tags that are odd."""
+        """Raise BertwrightError for sentences without tags, or many with no tag of the model's; tell of odd tags."""
         if labelled:
             for example in examples:
                 if example.tags is None:
@@ -159,8 +159,8 @@ class Tagging(Task):
 
     def truth(self, example: TaggedExample) -> dict[str, Any]:
         """The tags, written in the scheme of the model."""
-        true = self._true([example])
-        return {"true": [true.labels[code] for code in true.tagged.code_W]}
+        truth = self._truth_of([example])
+        return {"true": [truth.labels[code] for code in truth.tagged.code_W]}
 
     # ----------------------------------------------------------------------------------- task and model
 
@@ -228,7 +228,7 @@ class Tagging(Task):
         else:
             found, _ = scheme_of_tags([example.tags or () for example in inputs.examples])
             types = self._tag_set.types
-            spans_N3 = self._true(inputs.examples).tagged.spans_N3
+            spans_N3 = self._truth_of(inputs.examples).tagged.spans_N3
             counts = names.balance(types, np.bincount(spans_N3[:, 2], minlength=len(types)))
             parts = [f"tags: {found}" + (f", learned as {self.scheme}" if found != self.scheme else "")]
             parts.append(f"{len(spans_N3):,} spans: {counts}")
@@ -247,9 +247,9 @@ class Tagging(Task):
         Raises:
             BertwrightError: a tag marks no span where the model's do (names the sentence and the word).
         """
-        return self._true(examples).tagged.code_W
+        return self._truth_of(examples).tagged.code_W
 
-    def _true(self, examples: Sequence[TaggedExample]) -> _True:
+    def _truth_of(self, examples: Sequence[TaggedExample]) -> _Truth:
         """The labels that the words have, and the spans as the file has them.
 
         Not all schemes can tell two spans that touch from one, so these are not found again in the labels.
@@ -257,7 +257,7 @@ class Tagging(Task):
         flat = [tag for example in examples for tag in example.tags or ()]
         if self.scheme == PLAIN:
             labels = _and_others(self.classes, flat)
-            return _True(Tagged.word_by_word(codes(flat, labels)), labels, labels)
+            return _Truth(Tagged.word_by_word(codes(flat, labels)), labels, labels)
         known = dict.fromkeys(flat)
         for tag in known:
             if tag != OUTSIDE and not marks_span(tag):
@@ -268,31 +268,32 @@ class Tagging(Task):
         written = write_tags(spans_N3, given.types, lengths, self.scheme)
         labels, types = _and_others(self._in_full, written), _and_others(self._tag_set.types, given.types)
         spans_N3[:, 2] = codes(given.types, types)[spans_N3[:, 2]]
-        return _True(Tagged(codes(written, labels), spans_N3), self.classes + labels[len(self.classes) :], types)
+        return _Truth(Tagged(codes(written, labels), spans_N3), self.classes + labels[len(self.classes) :], types)
 
     @cached_property
     def _in_full(self) -> tuple[str, ...]:
         return tuple(map(in_full, self.classes))
 
     def _check_known(self, examples: Sequence[TaggedExample]) -> None:
-        """Tell of words whose tag the model does not have.
+        """Tell of words with a label that the model does not have.
 
         Raises:
-            BertwrightError: but for O, no word has one that it has: the tags are of something else.
+            BertwrightError: many words do, and none has one that marks something: the tags are of something else.
         """
-        true = self._true(examples)
-        unknown_W = true.tagged.code_W >= len(self.classes)
-        if not unknown_W.any():
+        truth = self._truth_of(examples)
+        code_W = truth.tagged.code_W
+        unknown = np.flatnonzero(code_W >= len(self.classes))
+        if not len(unknown):
             return
-        outside = true.labels.index(OUTSIDE) if OUTSIDE in true.labels else -1
-        flat = [tag for example in examples for tag in example.tags or ()]
-        strange = list(dict.fromkeys(flat[place] for place in np.flatnonzero(unknown_W).tolist()))
-        if not (~unknown_W & (true.tagged.code_W != outside)).any():
-            raise self._unknown(strange[0], examples)
+        outside = truth.labels.index(OUTSIDE) if self.scheme != PLAIN and OUTSIDE in truth.labels else -1
+        strange = [truth.labels[code] for code in dict.fromkeys(code_W[unknown].tolist())]
+        where = _word(int(unknown[0]), examples)
+        if len(unknown) >= MANY and not ((code_W < len(self.classes)) & (code_W != outside)).any():
+            raise names.unknown(strange[0], self.classes, where)
         shown = ", ".join(strange[:5]) + (", …" if len(strange) > 5 else "")
         tell(
-            f"{_where(strange[0], examples)}: training did not have the tag {strange[0]!r}; {unknown_W.sum():,} of "
-            f"{len(flat):,} words have such tags ({shown}); they count as wrong, and the loss leaves them out"
+            f"{where}: the model has no label {strange[0]!r}; {len(unknown):,} of {len(code_W):,} words have such "
+            f"({shown}); they count as wrong, and the loss leaves them out"
         )
 
     def _unknown(self, tag: str, examples: Sequence[TaggedExample]) -> BertwrightError:
@@ -337,14 +338,14 @@ class Tagging(Task):
 
     def measure(self, outputs_RC: FloatArray, inputs: Inputs, headline: str) -> dict[str, Any]:
         """The full measurement of an evaluation."""
-        true, counts = self._counts(outputs_RC, inputs)
-        return tagging_metrics(true.tagged, counts, true.types, list(self.metrics), headline)
+        truth, counts = self._counts(outputs_RC, inputs)
+        return tagging_metrics(truth.tagged, counts, truth.types, list(self.metrics), headline)
 
-    def _counts(self, outputs_RC: FloatArray, inputs: Inputs) -> tuple[_True, SpanCounts]:
+    def _counts(self, outputs_RC: FloatArray, inputs: Inputs) -> tuple[_Truth, SpanCounts]:
         lengths_B = _lengths(inputs.examples)
-        true = self._true(inputs.examples)
+        truth = self._truth_of(inputs.examples)
         predicted = self._tagged(outputs_RC.argmax(1), lengths_B)
-        return true, SpanCounts.of(true.tagged, predicted, lengths_B, len(true.types))
+        return truth, SpanCounts.of(truth.tagged, predicted, lengths_B, len(truth.types))
 
     def _tagged(self, code_W: IntArray, lengths_B: IntArray) -> Tagged:
         if self.scheme == PLAIN:
@@ -417,7 +418,7 @@ class Tagging(Task):
 
 
 @dataclass(frozen=True, slots=True)
-class _True:
+class _Truth:
     """What words are tagged with, and what the codes mean: the model's labels and types of spans, then others."""
 
     tagged: Tagged
@@ -496,11 +497,17 @@ def _if_header(tag: str, examples: Sequence[TaggedExample]) -> str:
 
 
 def _where(tag: str, examples: Sequence[TaggedExample]) -> str:
+    """The first word with this tag."""
+    return _word([one for example in examples for one in example.tags or ()].index(tag), examples)
+
+
+def _word(place: int, examples: Sequence[TaggedExample]) -> str:
+    """Where the word is that stands at this place among the words of all sentences."""
     for example in examples:
-        if tag in (example.tags or ()):
-            place = (example.tags or ()).index(tag)
+        if place < len(example.places):
             return f"{example.where}, word {place + 1} ({example.words[place]!r})"
-    raise AssertionError(tag)
+        place -= len(example.places)
+    raise AssertionError(place)
 
 
 def _tell_irregular(examples: Sequence[TaggedExample]) -> None:

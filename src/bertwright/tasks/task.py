@@ -138,7 +138,7 @@ class Task(ABC):
         return 4
 
     def check(self, examples: Sequence[Any], recipe: Recipe, *, labelled: bool) -> None:
-        """Raise BertwrightError for an example that the model cannot take, or an answer that training did not have."""
+        """Raise BertwrightError for an example that the model cannot take, or an answer that cannot be judged by."""
         known = takes_pairs(recipe)
         paired = any(row.pair is not None for row in examples[:1]) if known is None else known
         for row in examples:

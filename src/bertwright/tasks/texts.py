@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from bertwright.arrays import FloatArray, IntArray
+from bertwright.data import windows
 from bertwright.data.inputs import Inputs
-from bertwright.data.windows import encode_windows, pooled
 from bertwright.tasks.regularisation import weighted
 from bertwright.tasks.task import Loss, Task
 from bertwright.tokenizer import Tokenizer
@@ -29,7 +29,7 @@ Losses = Callable[[Tensor, IntArray], Tensor]
 class TextLoss:
     """The loss of single texts: ``of`` takes outputs_XC and the text that each row is of, and returns losses_X.
 
-    They are multiplied by the texts' weights already, which ``weight_B`` has. ``even`` and ``apart`` are what Loss calls
+    These losses have the weights of their texts, ``weight_B``, in them. ``even`` and ``apart`` are what Loss calls
     ``even`` and ``divergence``, a row each, ``apart`` without weights.
     """
 
@@ -48,7 +48,7 @@ class OfTexts(Task):
         """Encode each text as one sequence that is cut, or with a stride as windows of the whole text."""
         if recipe.stride is None:
             return super().encode(tokenizer, examples, recipe)
-        return encode_windows(tokenizer, examples, recipe.max_length, recipe.stride)
+        return windows.encode_windows(tokenizer, examples, recipe.max_length, recipe.stride)
 
     @abstractmethod
     def text_loss(self, examples: Sequence[Any], weights_C: FloatArray) -> TextLoss:
@@ -58,7 +58,7 @@ class OfTexts(Task):
         """That of each window, with what its text is to have; the windows of a text together weigh as much as one text."""
         counts_B = inputs.counts
         owner_W, share_W = np.repeat(np.arange(len(counts_B)), counts_B), np.repeat(1 / counts_B, counts_B)
-        text = self.text_loss(inputs.examples, weights_C)
+        single = self.text_loss(inputs.examples, weights_C)
 
         def summed(losses: Losses) -> Losses:
             def total(outputs_XC: Tensor, units: IntArray) -> Tensor:
@@ -67,20 +67,20 @@ class OfTexts(Task):
 
             return total
 
-        return _of(text, text.weight_B[owner_W] * share_W, summed)
+        return _of(single, single.weight_B[owner_W] * share_W, summed)
 
     def example_loss(self, inputs: Inputs, weights_C: FloatArray) -> Loss:
         """That of each text, by the mean of what the head says of its windows."""
-        counts_B, text = inputs.counts, self.text_loss(inputs.examples, weights_C)
+        counts_B, single = inputs.counts, self.text_loss(inputs.examples, weights_C)
 
         def summed(losses: Losses) -> Losses:
-            return lambda outputs_WC, units: losses(pooled(outputs_WC, counts_B[units]), units).sum()
+            return lambda outputs_WC, units: losses(windows.pooled(outputs_WC, counts_B[units]), units).sum()
 
-        return _of(text, text.weight_B, summed)
+        return _of(single, single.weight_B, summed)
 
     def pooled(self, outputs_RC: FloatArray, inputs: Inputs) -> FloatArray:
         """Return outputs_BC: a row for each text, whatever the number of its windows."""
-        return np.asarray(pooled(torch.from_numpy(outputs_RC), inputs.counts).numpy())
+        return np.asarray(windows.pooled(torch.from_numpy(outputs_RC), inputs.counts).numpy())
 
     def describe_windows(self, inputs: Inputs) -> str:
         """How many texts are longer than a window, as the end of a line about them; nothing if none is."""
@@ -92,10 +92,10 @@ class OfTexts(Task):
         return [{"windows": count} if count > 1 else {} for count in inputs.counts.tolist()]
 
 
-def _of(text: TextLoss, weight_U: FloatArray, summed: Callable[[Losses], Losses]) -> Loss:
+def _of(single: TextLoss, weight_U: FloatArray, summed: Callable[[Losses], Losses]) -> Loss:
     return Loss(
         weight_U,
-        summed(text.of),
-        None if text.even is None else summed(text.even),
-        None if text.apart is None else weighted(text.apart, weight_U),
+        summed(single.of),
+        None if single.even is None else summed(single.even),
+        None if single.apart is None else weighted(single.apart, weight_U),
     )
