@@ -10,8 +10,6 @@ Shapes: W words of all sentences end to end, which are the R rows that the head 
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +26,6 @@ from torch import Tensor
 from bertwright.arrays import FloatArray, IntArray, softmax
 from bertwright.data.examples import Unreadable
 from bertwright.data.inputs import Inputs
-from bertwright.data.readers import is_delimited
 from bertwright.data.splits import stratified_split
 from bertwright.data.streamed import as_texts, stream_lines
 from bertwright.data.tag_columns import TagColumns
@@ -52,14 +49,13 @@ from bertwright.evaluation.spans import SpanCounts, Tagged, plot_types, score, t
 from bertwright.model import BertConfig, TokenClassifier
 from bertwright.tasks import labels as names
 from bertwright.tasks.regularisation import classes_apart, weighted
+from bertwright.tasks.tag_forms import are_spans, check_marks, first_with, tell_irregular, tell_of_marks, word_at
 from bertwright.tasks.task import Loss, Task, fine
 from bertwright.tokenizer import Tokenizer
 from bertwright.training.recipe import Recipe
 
 _LEARNED = "IOB2"
 _IGNORED = -100  # in place of a target, for torch
-_ALMOST = re.compile(r"[BIMELSUWbimelsuw][-_:.].+")  # what somebody may mean as the mark of a span
-_SURELY_SPANS = 0.9  # of the words; where so many tags mark spans or none, another one is a slip of the pen
 
 
 @dataclass(frozen=True)
@@ -143,7 +139,7 @@ class Tagging(Task):
                     raise BertwrightError(f"{example.where}: there are no tags to measure by; give each word its own")
             self._check_known(examples)
             if self.scheme != PLAIN:
-                _tell_irregular(examples)
+                tell_irregular(examples)
 
     def content(self, example: TaggedExample) -> tuple[Any, ...]:
         """The text, as words and what stands between them."""
@@ -168,11 +164,11 @@ class Tagging(Task):
     def learn(cls, examples: Sequence[TaggedExample], recipe: Recipe) -> Self:
         """Take the labels from training sentences: O and, for each type of span, B and I; or the tags as they stand."""
         counts = Counter(tag for example in examples for tag in example.tags or ())
-        if recipe.scheme == "plain" or (recipe.scheme == "auto" and not _are_spans(counts, examples)):
+        if recipe.scheme == "plain" or (recipe.scheme == "auto" and not are_spans(counts, examples)):
             classes, scheme = names.in_order(counts), PLAIN
-            _tell_of_marks(counts, recipe, examples[0].where)
+            tell_of_marks(counts, recipe, examples[0].where)
         else:
-            _check_marks(counts, examples)
+            check_marks(counts, examples)
             types = TagSet(tuple(counts)).types
             classes, scheme = (OUTSIDE, *(f"{letter}-{name}" for name in types for letter in "BI")), _LEARNED
         if len(classes) < 2:
@@ -287,7 +283,7 @@ class Tagging(Task):
             return
         outside = truth.labels.index(OUTSIDE) if self.scheme != PLAIN and OUTSIDE in truth.labels else -1
         strange = [truth.labels[code] for code in dict.fromkeys(code_W[unknown].tolist())]
-        where = _word(int(unknown[0]), examples)
+        where = word_at(int(unknown[0]), examples)
         if len(unknown) >= MANY and not ((code_W < len(self.classes)) & (code_W != outside)).any():
             raise names.unknown(strange[0], self.classes, where)
         shown = ", ".join(strange[:5]) + (", …" if len(strange) > 5 else "")
@@ -297,7 +293,7 @@ class Tagging(Task):
         )
 
     def _unknown(self, tag: str, examples: Sequence[TaggedExample]) -> BertwrightError:
-        return names.unknown(tag, self.classes, _where(tag, examples))
+        return names.unknown(tag, self.classes, first_with(tag, examples))
 
     def class_weights(self, setting: str, inputs: Inputs | None) -> FloatArray:
         """Loss weights of the tags."""
@@ -447,74 +443,3 @@ def _json_words(text: str) -> list[str] | None:
         return None
     except (ValueError, RecursionError):  # no JSON, or half a character
         return None
-
-
-def _are_spans(counts: Counter[str], examples: Sequence[TaggedExample]) -> bool:
-    """Whether tags mark spans: all but O are letters of a scheme with their types.
-
-    Raises:
-        BertwrightError: nearly all are, but not every one.
-    """
-    others = {tag: count for tag, count in counts.items() if tag != OUTSIDE}
-    strange = [tag for tag in others if not marks_span(tag)]
-    if not any("-" in tag for tag in others if marks_span(tag)):
-        # Bare letters cut a text into words, where there is nothing else and one of them begins a word.
-        return not strange and "B" in others
-    if strange and counts.total() - sum(others[tag] for tag in strange) >= _SURELY_SPANS * counts.total():
-        _check_marks(counts, examples)
-    return not strange
-
-
-def _tell_of_marks(counts: Counter[str], recipe: Recipe, where: str) -> None:
-    """Tell of tags that are no marks of spans, but may be meant so."""
-    others = [tag for tag in counts if tag != OUTSIDE]
-    strange = [tag for tag in others if not marks_span(tag)]
-    meant = OUTSIDE in counts and all(map(_ALMOST.fullmatch, others)) and any(tag[0] in "BIbi" for tag in others)
-    if recipe.scheme == "auto" and strange and meant:
-        tell(
-            f"{where}: tags such as {strange[0]!r} are taken as they stand, word by word; if they mark spans, write them "
-            "with a capital letter and a hyphen, such as B-PER"
-        )
-
-
-def _check_marks(counts: Counter[str], examples: Sequence[TaggedExample]) -> None:
-    strange = next((tag for tag in counts if tag != OUTSIDE and not marks_span(tag)), None)
-    if strange is not None:
-        raise BertwrightError(
-            f"{_where(strange, examples)}: the tag {strange!r} is neither O nor a letter (B, I, E, S, M, L, U, W), a hyphen "
-            "and a type, as most tags are; mend it, or take tags as they stand with --scheme plain"
-            + _if_header(strange, examples)
-        )
-
-
-def _if_header(tag: str, examples: Sequence[TaggedExample]) -> str:
-    """What to do if a tag is the name of a column: it stands in the first line of a file of columns."""
-    for example in examples:
-        path, _, line = example.where.rpartition(":")
-        if line == "1" and (example.tags or ("",))[0] == tag and is_delimited(path):
-            return f"; if line 1 is a header, --tag-column {shlex.quote(tag)}, without --columns, takes it as one"
-    return ""
-
-
-def _where(tag: str, examples: Sequence[TaggedExample]) -> str:
-    """The first word with this tag."""
-    return _word([one for example in examples for one in example.tags or ()].index(tag), examples)
-
-
-def _word(place: int, examples: Sequence[TaggedExample]) -> str:
-    """Where the word is that stands at this place among the words of all sentences."""
-    for example in examples:
-        if place < len(example.places):
-            return f"{example.where}, word {place + 1} ({example.words[place]!r})"
-        place -= len(example.places)
-    raise AssertionError(place)
-
-
-def _tell_irregular(examples: Sequence[TaggedExample]) -> None:
-    scheme, differ = scheme_of_tags([example.tags or () for example in examples])
-    if differ:
-        words = sum(len(example.places) for example in examples)
-        tell(
-            f"{examples[0].where.rpartition(':')[0] or 'rows'}: the tags are {scheme}, but {differ:,} of {words:,} are not "
-            f"what {scheme} has there; they are read as the CoNLL evaluation reads them"
-        )
