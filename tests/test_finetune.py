@@ -183,7 +183,10 @@ def test_a_head_of_ones_own_is_saved_and_loaded(fit: Fit) -> None:
     recipe = (run.out / "recipe.toml").read_text()
     for wrong, message in (
         (recipe.replace("head_layers = 2", "head_layers = 0"), r"incomplete .*; is recipe.toml of another model\?"),
-        (recipe.replace("head_size = 16", "head_size = 8"), r"'head.0.weight' has the shape .*recipe.toml, or the number of"),
+        (
+            recipe.replace("head_size = 16", "head_size = 8"),
+            r"'head.0.weight' has the shape .*recipe.toml, or the number of",
+        ),
     ):
         (run.out / "recipe.toml").write_text(wrong)
         with pytest.raises(BertwrightError, match=message):
