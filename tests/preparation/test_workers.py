@@ -127,7 +127,8 @@ def test_an_error_among_the_jobs_ends_the_processes() -> None:
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
 from test_workers import make_hold
 from bertwright.preparation.workers import in_processes
 # No guard against being imported: workers must not run this file again.
