@@ -257,7 +257,7 @@ class Tagging(Task):
         known = dict.fromkeys(flat)
         for tag in known:
             if tag != OUTSIDE and not marks_span(tag):
-                raise self._unknown(tag, examples)
+                raise names.unknown(tag, self.classes, first_with(tag, examples))
         given = TagSet(tuple(known))
         lengths = _lengths(examples)
         spans_N3 = given.spans(codes(flat, given.tags), lengths)
@@ -291,9 +291,6 @@ class Tagging(Task):
             f"{where}: the model has no label {strange[0]!r}; {len(unknown):,} of {len(code_W):,} words have such "
             f"({shown}); they count as wrong, and the loss leaves them out"
         )
-
-    def _unknown(self, tag: str, examples: Sequence[TaggedExample]) -> BertwrightError:
-        return names.unknown(tag, self.classes, first_with(tag, examples))
 
     def class_weights(self, setting: str, inputs: Inputs | None) -> FloatArray:
         """Loss weights of the tags."""
